@@ -1,0 +1,33 @@
+//! What an agent needs to know to start.
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+
+/// Checked settings of one agent.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Where the coordinator listens.
+    pub coordinator: Endpoint,
+    /// Holds the agent's id and its jobs' folders. When the agent is root, the unprivileged user must be able to reach it.
+    pub data_dir: PathBuf,
+    /// Holds builds, PostgreSQL trees and cluster templates; outlives checkouts and data folders.
+    pub cache_dir: PathBuf,
+    /// Unique in the fleet.
+    pub name: String,
+    /// Jobs at once, at least 1.
+    pub slots: u32,
+    /// What plans may ask for.
+    pub labels: BTreeMap<String, String>,
+    /// Program and arguments that run a job when the job's folder is appended: `pgsoak agent run-job`.
+    pub runner: Vec<OsString>,
+    /// Further `pg_config`s to offer, beside those that are found.
+    pub pg_configs: Vec<PathBuf>,
+}
+
+/// Where a coordinator listens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Endpoint {
+    /// `http://HOST:PORT`
+    Tcp(String),
+    /// `unix:PATH`
+    Unix(PathBuf),
+}

@@ -1,0 +1,105 @@
+//! What a verdict reads: the evidence of a run's jobs, folded from their frames.
+
+use pgsoak_proto::{
+    evidence::{
+        AtRest, AttemptEnded, AttemptStarted, CheckResult, Gap, LeakCheck, MemcheckErrors,
+        PhaseEnded, PhaseStarted, ProcessAppeared, ToolCoverage,
+    },
+    id::RunId,
+    job::{JobSpec, Outcome},
+};
+use pgsoak_workloads::{plan::Plan, workload::Workload};
+use std::collections::BTreeMap;
+
+/// Everything a verdict rests on.
+#[derive(Clone, Debug)]
+pub struct RunEvidence {
+    /// The run.
+    pub run: RunId,
+    /// Its plan.
+    pub plan: Plan,
+    /// In the order of the plan's expansion.
+    pub jobs: Vec<JobEvidence>,
+}
+
+/// One job: the evidence of its last attempt.
+#[derive(Clone, Debug)]
+pub struct JobEvidence {
+    /// What was asked.
+    pub spec: JobSpec,
+    /// The workload, parsed from the spec.
+    pub workload: Workload,
+    /// Name of the agent that ran it; empty: none did.
+    pub agent: String,
+    /// How many attempts there were.
+    pub attempts: u32,
+    /// How it ended, as the coordinator recorded it (an attempt without an end is infrastructure).
+    pub outcome: Outcome,
+    /// Why, one sentence; empty for finished.
+    pub reason: String,
+    /// Frames of the last attempt, folded.
+    pub attempt: AttemptEvidence,
+}
+
+/// The frames of one attempt, folded. Missing frames leave their part empty; nothing is invented.
+#[derive(Clone, Debug, Default)]
+pub struct AttemptEvidence {
+    /// The first frame.
+    pub started: Option<AttemptStarted>,
+    /// By number.
+    pub processes: BTreeMap<u32, ProcessSeries>,
+    /// Elapsed microseconds of every tick whose samples are stored, rising.
+    pub ticks_elapsed_us: Vec<u64>,
+    /// Operations done by all loop workers at each of these ticks.
+    pub operations: Vec<u64>,
+    /// MemAvailable at each of these ticks, KiB; may be empty.
+    pub available_kib: Vec<u64>,
+    /// In order.
+    pub phases: Vec<PhaseSpan>,
+    /// In order.
+    pub at_rest: Vec<AtRest>,
+    /// In order.
+    pub checks: Vec<CheckResult>,
+    /// In order.
+    pub leak_checks: Vec<LeakCheck>,
+    /// In order.
+    pub memcheck_errors: Vec<MemcheckErrors>,
+    /// Of the tool.
+    pub coverage: Option<ToolCoverage>,
+    /// In order.
+    pub gaps: Vec<Gap>,
+    /// The last frame.
+    pub ended: Option<AttemptEnded>,
+    /// Last sequence that is stored.
+    pub last_sequence: u64,
+    /// Sequences missing below `last_sequence`.
+    pub missing_frames: u64,
+}
+
+/// One process over the attempt.
+#[derive(Clone, Debug)]
+pub struct ProcessSeries {
+    /// Who it is (the last word on type and session).
+    pub who: ProcessAppeared,
+    /// Elapsed microseconds, rising; one per reading.
+    pub elapsed_us: Vec<u64>,
+    /// RssAnon plus swap, bytes; one per reading.
+    pub rss_anon_bytes: Vec<u64>,
+    /// User and system time since its start, microseconds; one per reading.
+    pub cpu_us: Vec<u64>,
+    /// Elapsed microseconds when it was seen to be gone.
+    pub ended_elapsed_us: Option<u64>,
+}
+
+/// A phase and when it ran.
+#[derive(Clone, Debug)]
+pub struct PhaseSpan {
+    /// What began.
+    pub started: PhaseStarted,
+    /// Microseconds since the attempt started.
+    pub started_elapsed_us: u64,
+    /// How it ended; `None`: it did not.
+    pub ended: Option<PhaseEnded>,
+    /// Microseconds since the attempt started.
+    pub ended_elapsed_us: Option<u64>,
+}

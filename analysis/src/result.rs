@@ -1,0 +1,255 @@
+//! The result of a run, as `--json` prints it and as the store keeps it.
+//!
+//! The shape is a contract with programs: fields are added, not changed.
+
+use pgsoak_proto::{
+    id::{JobId, RunId},
+    job::{Arm, Outcome, Tool},
+};
+use serde::{Deserialize, Serialize};
+
+/// What a run, or one finding of it, comes to. Ordered from best to worst.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize, Hash)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Judged, and nothing above the stated limits.
+    Pass,
+    /// Too little evidence.
+    Inconclusive,
+    /// The harness or the host failed.
+    Invalid,
+    /// The product failed.
+    Fail,
+}
+
+/// Which line of evidence a finding comes from.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum EvidenceKind {
+    /// Growth per operation between rounds.
+    Rounds,
+    /// Growth per second of sampled processes.
+    Trend,
+    /// memcheck's leak checks and errors.
+    LeakRecord,
+    /// Allocation sites of heaptrack and massif.
+    Site,
+    /// A memory budget.
+    Budget,
+    /// A check of the workload.
+    Check,
+    /// What was expected and what arrived; outcomes of jobs.
+    Ledger,
+}
+
+/// Who made the memory.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize, Hash)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// The extension under test.
+    Extension,
+    /// PostgreSQL itself.
+    Postgres,
+    /// A library.
+    Library,
+    /// Not known.
+    Unknown,
+}
+
+/// The result of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// The run.
+    pub run: RunId,
+    /// The plan's name.
+    pub plan: String,
+    /// The combined verdict.
+    pub verdict: Verdict,
+    /// One line for people: the verdict and its reason.
+    pub sentence: String,
+    /// The smallest growth this run would have failed.
+    pub detects: Detects,
+    /// Worst first.
+    pub findings: Vec<Finding>,
+    /// In the order of the plan.
+    pub budgets: Vec<BudgetResult>,
+    /// Candidate against baseline, where the plan has both; in the order of the plan.
+    #[serde(default)]
+    pub comparisons: Vec<Comparison>,
+    /// In the order of the plan.
+    pub jobs: Vec<JobResult>,
+    /// Version of the judging engine.
+    pub engine: u32,
+}
+
+/// The smallest growth a run would have failed; `None`: it judged none of that kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Detects {
+    /// Of one process, bytes per second.
+    pub bytes_per_second: Option<f64>,
+    /// Of one session, bytes per operation.
+    pub bytes_per_operation: Option<f64>,
+}
+
+/// One judged fact.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// The line of evidence that judged it first.
+    pub evidence: EvidenceKind,
+    /// Further lines that agree on the cause.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agreeing: Vec<EvidenceKind>,
+    /// The workload.
+    pub workload: String,
+    /// The phase; empty: the whole workload.
+    pub phase: String,
+    /// The tool.
+    pub tool: Tool,
+    /// The build.
+    pub build: String,
+    /// The arm.
+    pub arm: Arm,
+    /// Names of the agents that saw it.
+    pub hosts: Vec<String>,
+    /// What grew: "context CachedPlanSource", "malloc outside contexts", "outside malloc", a function.
+    pub subject: String,
+    /// Who made it.
+    pub owner: Owner,
+    /// Bytes per operation.
+    pub bytes_per_operation: Option<f64>,
+    /// Lower end of the 95 % interval, in the unit of the figure that is given.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+    /// Bytes per second.
+    pub bytes_per_second: Option<f64>,
+    /// Normalised stack, innermost first, where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stack: Vec<String>,
+    /// Sentences for people.
+    pub message: String,
+}
+
+/// A budget and what was measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BudgetResult {
+    /// The workload.
+    pub workload: String,
+    /// The phase.
+    pub phase: String,
+    /// The build.
+    pub build: String,
+    /// The arm.
+    pub arm: Arm,
+    /// `growth`, `growth_per_operation`, `peak` or `residual`.
+    pub what: String,
+    /// Bytes (per operation for `growth_per_operation`).
+    pub budget_bytes: f64,
+    /// Bytes; `None`: not measured.
+    pub measured_bytes: Option<f64>,
+    /// Of `residual`: the part still held by memory contexts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by_contexts_bytes: Option<f64>,
+    /// Whether it holds.
+    pub verdict: Verdict,
+}
+
+/// How one release compares with another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compared {
+    /// Above the margin.
+    Worse,
+    /// Below the negative margin.
+    Better,
+    /// Inside both margins.
+    Same,
+    /// Too little evidence.
+    CantTell,
+}
+
+/// One figure of candidate against baseline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The workload.
+    pub workload: String,
+    /// The phase.
+    pub phase: String,
+    /// The tool.
+    pub tool: Tool,
+    /// `bytes_per_operation`, `peak`, `growth`, `lost_bytes_per_operation`, …
+    pub what: String,
+    /// The candidate's build.
+    pub candidate_build: String,
+    /// The baseline's build.
+    pub baseline_build: String,
+    /// Measured with the candidate.
+    pub candidate: Option<f64>,
+    /// Measured with the baseline.
+    pub baseline: Option<f64>,
+    /// 95 % interval of the difference; `None`: not known.
+    pub low: Option<f64>,
+    /// See `low`.
+    pub high: Option<f64>,
+    /// The answer.
+    pub answer: Compared,
+    /// Why, where it is not plain.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// One job and its ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobResult {
+    /// The job.
+    pub job: JobId,
+    /// The workload.
+    pub workload: String,
+    /// The tool.
+    pub tool: Tool,
+    /// The build.
+    pub build: String,
+    /// The arm.
+    pub arm: Arm,
+    /// Name of the agent that ran it; empty: none did.
+    pub agent: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why; empty for finished.
+    pub reason: String,
+    /// How many attempts there were.
+    pub attempts: u32,
+    /// Ticks.
+    pub samples: SampleLedger,
+    /// Share of the backends' seconds that the tool saw; `None`: not measured.
+    pub coverage: Option<f64>,
+    /// What the harness itself cost.
+    pub harness: HarnessCost,
+    /// Last lines of the server's log when something went wrong.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub server_log_tail: String,
+}
+
+/// Expected and stored samples. One sample is one tick over all processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleLedger {
+    /// Ticks that were due.
+    pub expected: u64,
+    /// Ticks that are stored.
+    pub stored: u64,
+    /// Ticks that are known to be missing.
+    pub gaps: u64,
+}
+
+/// What the harness itself cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HarnessCost {
+    /// CPU of the sampler's thread per tick, microseconds.
+    pub sampler_us_per_tick: Option<f64>,
+    /// CPU of the sampler per reading of one process, microseconds.
+    pub sampler_us_per_process_sample: Option<f64>,
+    /// Peak resident memory of the runner.
+    pub runner_peak_rss_bytes: Option<u64>,
+}

@@ -1,0 +1,3 @@
+//! The `pgsoak` binary.
+
+fn main() {}

@@ -1,0 +1,6 @@
+//! The coordinator: takes plans, hands jobs to agents, stores evidence, judges.
+//!
+//! Floors, lowest first: `config` · `domain` (states; pure) · `decide` (placement, liveness; pure) · `store` (sled) ·
+//! `engine` (the task that owns all state) · `rpc` · `app`.
+
+pub mod config;

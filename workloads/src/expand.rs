@@ -1,0 +1,1 @@
+//! A plan and its workloads become jobs: tools × workloads × arms × replicas.

@@ -1,0 +1,1 @@
+//! The workload files that come with pgsoak, inside the binary.
