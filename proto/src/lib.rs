@@ -1,12 +1,13 @@
 //! The wire of pgsoak and the checked types behind it.
 //!
-//! Floors, lowest first: `id` · `job` · `evidence` · `convert` (wire to checked and back). `wire` is generated from
-//! `pgsoak/v1/*.proto`; nothing past `convert` doubts a value again.
+//! Floors, lowest first: `id` · `job` · `evidence` · `session` · `convert` (wire to checked and back). `wire` is generated
+//! from `pgsoak/v1/*.proto`; nothing past `convert` doubts a value again.
 
 pub mod convert;
 pub mod evidence;
 pub mod id;
 pub mod job;
+pub mod session;
 
 /// Generated from `pgsoak/v1/*.proto`. Untrusted: see [`convert`].
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::nursery, rust_2018_idioms)]
