@@ -27,5 +27,8 @@ pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// Largest encoded [`wire::EvidenceBatch`], in bytes.
 pub const MAX_BATCH_BYTES: usize = 1 << 20;
 
+/// Largest encoded [`wire::Frame`], in bytes: a batch takes one, with room for its lease.
+pub const MAX_FRAME_BYTES: usize = MAX_BATCH_BYTES - 1024;
+
 /// Most bytes of data in one [`wire::ArtifactChunk`].
 pub const MAX_CHUNK_BYTES: usize = 256 << 10;

@@ -23,6 +23,8 @@ pub enum AgentMessage {
     CancelAcknowledged(Lease),
     /// It cannot take the job.
     AssignmentRefused(Refusal),
+    /// Every frame and artifact of an attempt that is over is acknowledged; asks for its release.
+    Delivered(Lease),
 }
 
 /// What a coordinator says.
@@ -210,6 +212,9 @@ pub struct EvidenceBatch {
     pub lease: Lease,
     /// Each sequence is one more than the one before.
     pub frames: Vec<Frame>,
+    /// Frames up to and with this sequence that the coordinator does not have will never come; 0: none. Below the first
+    /// frame of the batch.
+    pub lost_up_to: u64,
 }
 
 /// A piece of a raw file, which is zstd-compressed as a whole.

@@ -53,6 +53,9 @@ impl TryFrom<wire::AgentMessage> for AgentMessage {
                 let lease = lease_from(lease).within("assignment_refused")?;
                 Self::AssignmentRefused(Refusal { lease, reason })
             }
+            Body::Delivered(wire::Delivered { lease }) => {
+                Self::Delivered(lease_from(lease).within("delivered")?)
+            }
         })
     }
 }
@@ -63,10 +66,11 @@ impl From<AgentMessage> for wire::AgentMessage {
         let body = match message {
             AgentMessage::Hello(m) => Body::Hello((&m).into()),
             AgentMessage::Heartbeat(m) => Body::Heartbeat((&m).into()),
-            AgentMessage::Evidence(EvidenceBatch { lease, frames }) => {
+            AgentMessage::Evidence(EvidenceBatch { lease, frames, lost_up_to }) => {
                 Body::Evidence(wire::EvidenceBatch {
                     lease: Some(lease.into()),
                     frames: frames.iter().map(Into::into).collect(),
+                    lost_up_to,
                 })
             }
             AgentMessage::Artifact(m) => Body::Artifact(m.into()),
@@ -76,6 +80,9 @@ impl From<AgentMessage> for wire::AgentMessage {
             AgentMessage::AssignmentRefused(Refusal { lease, reason }) => {
                 let lease = Some(lease.into());
                 Body::AssignmentRefused(wire::AssignmentRefused { lease, reason })
+            }
+            AgentMessage::Delivered(lease) => {
+                Body::Delivered(wire::Delivered { lease: Some(lease.into()) })
             }
         };
         Self { body: Some(body) }
@@ -441,16 +448,19 @@ impl TryFrom<wire::EvidenceBatch> for EvidenceBatch {
     type Error = InvalidMessage;
 
     fn try_from(wire: wire::EvidenceBatch) -> Result<Self, Self::Error> {
-        let wire::EvidenceBatch { lease, frames } = wire;
+        let wire::EvidenceBatch { lease, frames, lost_up_to } = wire;
         let lease = lease_from(lease)?;
         let frames: Vec<Frame> = each(frames, "frames")?;
-        if frames.is_empty() {
+        let Some(first) = frames.first() else {
             return Err(invalid("frames", "has no frame"));
+        };
+        if lost_up_to >= first.sequence {
+            return Err(invalid("lost_up_to", "is not below the first frame"));
         }
         if !frames.is_sorted_by(|a, b| a.sequence.checked_add(1) == Some(b.sequence)) {
             return Err(invalid("frames", "has a hole in its sequences"));
         }
-        Ok(Self { lease, frames })
+        Ok(Self { lease, frames, lost_up_to })
     }
 }
 
