@@ -1,3 +1,28 @@
-//! The `pgsoak` binary.
+//! The `pgsoak` binary: parses the command line, runs one verb, turns its answer into an exit code.
+//!
+//! Floors, lowest first: `exit`, `folders` · `args` · `connect`, `plan_files`, `embedded` · `show` (tables, progress) · `verbs`.
 
-fn main() {}
+mod args;
+mod connect;
+mod embedded;
+mod exit;
+mod folders;
+mod plan_files;
+mod show;
+mod verbs;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let parsed = match args::Cli::try_parse() {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Help and version are answers; everything else is wrong usage, which has its own exit code.
+            let code = if error.use_stderr() { exit::USAGE } else { exit::PASS };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    ExitCode::from(verbs::dispatch(parsed))
+}

@@ -1,0 +1,41 @@
+# Two commands: `make demo` and `make test`. Both install what is missing, on a machine with nothing but Rust and Debian.
+.PHONY: demo test setup builds release lint bench
+
+TVIEWS_NEW := 0.1.0-beta.34
+TVIEWS_OLD := 0.1.0-beta.20
+PG15 := /usr/lib/postgresql/15/bin/pg_config
+
+# Soaks the real pg_tviews for a few minutes: candidate, baseline and control, plain and under memcheck.
+demo: setup builds release
+	target/release/pgsoak doctor || true
+	target/release/pgsoak run demo; code=$$?; [ $$code -le 2 ] && echo "make demo: done; exit code of the run: $$code (0 pass, 1 fail, 2 inconclusive)"
+
+# Everything that CI runs.
+test: setup builds
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo build --workspace
+	cargo test --workspace
+
+# Tools, PostgreSQL, headers. Idempotent; says what it does.
+setup:
+	deploy/setup.sh
+
+# PostgreSQL 18 and 16, two releases of pg_tviews and the planted faults, kept in a cache outside the checkout.
+builds: setup
+	deploy/get-postgres.sh 18
+	deploy/build-extension.sh pg_tviews $(TVIEWS_NEW)
+	deploy/build-extension.sh pg_tviews $(TVIEWS_OLD)
+	deploy/build-faults.sh "$$(deploy/get-postgres.sh 18)"
+	if [ -x $(PG15) ]; then deploy/build-faults.sh $(PG15); fi
+
+release:
+	cargo build --release --workspace
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+# Peers and the limit side by side; figures in docs/performance.md.
+bench:
+	cargo bench --workspace

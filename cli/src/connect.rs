@@ -1,0 +1,62 @@
+//! Opens the channel to a coordinator.
+
+use crate::exit::Coded;
+use pgsoak_proto::{MAX_MESSAGE_BYTES, wire::control_client::ControlClient};
+use std::time::Duration;
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+
+/// What verbs call the coordinator through.
+pub type Control = ControlClient<Channel>;
+
+/// Connects. `url` is `http://HOST:PORT` or `unix:PATH`.
+///
+/// # Errors
+///
+/// A malformed URL is wrong usage; nobody listening is "unreachable".
+pub async fn connect(url: &str) -> anyhow::Result<Control> {
+    if !url.starts_with("unix:") && !url.starts_with("http://") {
+        return Err(Coded::usage(format!(
+            "coordinator '{url}' is neither http://HOST:PORT nor unix:PATH"
+        ))
+        .into());
+    }
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(|error| Coded::usage(format!("coordinator '{url}': {error}")))?
+        .connect_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true);
+    let channel = endpoint.connect().await.map_err(|error| {
+        Coded::unreachable(format!(
+            "no coordinator answers at {url} ({}); start one with `pgsoak coordinator`, name another with --coordinator, or read the folder of `pgsoak run` with --data-dir",
+            innermost(&error)
+        ))
+    })?;
+    Ok(ControlClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+/// A gRPC status as an error for people, with its exit code.
+pub fn explain(status: &Status) -> anyhow::Error {
+    match status.code() {
+        Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition => {
+            Coded::usage(status.message().to_owned()).into()
+        }
+        Code::Unavailable => {
+            Coded::unreachable(format!("the coordinator is gone: {}", status.message())).into()
+        }
+        code => anyhow::anyhow!("the coordinator says {code:?}: {}", status.message()),
+    }
+}
+
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}

@@ -1,0 +1,5 @@
+//! What people see: tables of a result, live progress.
+
+pub mod progress;
+pub mod result;
+pub mod words;

@@ -1,0 +1,148 @@
+//! One file per verb; this one picks it and turns its answer into an exit code.
+
+mod agent;
+mod agents;
+mod artifacts;
+mod cancel;
+mod check;
+mod coordinator;
+mod doctor;
+mod library;
+mod report;
+mod run;
+mod runs;
+mod samples;
+mod submit;
+mod watch;
+
+use crate::args::{AgentInner, Cli, Verb, Where};
+use crate::connect::{self, Control};
+use crate::embedded::Embedded;
+use crate::exit;
+use std::{future::Future, io::Write};
+use tracing_subscriber::EnvFilter;
+
+/// Runs the verb; the answer is the exit code.
+pub fn dispatch(cli: Cli) -> u8 {
+    if let Verb::Agent(args) = &cli.verb
+        && let Some(AgentInner::RunJob { dir }) = &args.inner
+    {
+        // The runner brings its own runtime.
+        log(cli.log.as_deref(), "info");
+        return match pgsoak_agent::runner::run_job(dir) {
+            code if code == std::process::ExitCode::SUCCESS => exit::PASS,
+            _ => exit::INVALID,
+        };
+    }
+    let default = if matches!(cli.verb, Verb::Coordinator(_) | Verb::Agent(_)) { "info" } else { "error" };
+    log(cli.log.as_deref(), default);
+    let verb = cli.verb;
+    answer(async {
+        match verb {
+            Verb::Run(args) => run::run(args).await,
+            Verb::Coordinator(args) => coordinator::run(args).await,
+            Verb::Agent(args) => agent::run(args).await,
+            Verb::Submit(args) => submit::run(args).await,
+            Verb::Runs(args) => runs::run(args).await,
+            Verb::Watch(args) => watch::run(args).await,
+            Verb::Report(args) => report::run(args).await,
+            Verb::Samples(args) => samples::run(args).await,
+            Verb::Cancel(args) => cancel::run(args).await,
+            Verb::Agents(args) => agents::run(args).await,
+            Verb::Artifacts(args) => artifacts::run(args).await,
+            Verb::Check(args) => check::run(args).await,
+            Verb::Doctor(args) => doctor::run(args).await,
+            Verb::Library(args) => library::run(&args),
+        }
+    })
+}
+
+fn answer(verb: impl Future<Output = anyhow::Result<u8>>) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&anyhow::Error::new(error).context("start the runtime")),
+    };
+    match runtime.block_on(verb) {
+        Ok(code) => code,
+        Err(error) => complain(&error),
+    }
+}
+
+/// The one place where an error is printed, with its causes.
+fn complain(error: &anyhow::Error) -> u8 {
+    let _ = writeln!(std::io::stderr(), "pgsoak: {error:#}");
+    exit::of_error(error)
+}
+
+fn log(filter: Option<&str>, default: &str) {
+    let filter = filter.map_or_else(|| EnvFilter::new(default), EnvFilter::new);
+    // A second subscriber cannot be there: this is called once.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init();
+}
+
+/// A coordinator to ask: one that listens, or one inside this process on a data folder.
+struct Asked {
+    control: Control,
+    embedded: Option<Embedded>,
+}
+
+impl Asked {
+    async fn open(at: &Where) -> anyhow::Result<Self> {
+        match &at.data_dir {
+            Some(data) => {
+                let embedded = Embedded::reader(data).await?;
+                Ok(Self { control: embedded.control().await?, embedded: Some(embedded) })
+            }
+            None => Ok(Self { control: connect::connect(&at.coordinator).await?, embedded: None }),
+        }
+    }
+
+    async fn close(self) -> anyhow::Result<()> {
+        match self.embedded {
+            Some(embedded) => embedded.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Asks, does, and closes, whatever comes of it.
+async fn with_control<T>(
+    at: &Where,
+    ask: impl AsyncFnOnce(&mut Control) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let mut asked = Asked::open(at).await?;
+    let answer = ask(&mut asked.control).await;
+    asked.close().await?;
+    answer
+}
+
+/// Prints to standard output; a reader that has gone (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// One JSON value and a line end.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string(value)?))
+}
+
+/// The run that somebody means: an id or a unique part of one as it is; `latest` is looked up.
+async fn run_named(control: &mut Control, name: &str) -> anyhow::Result<String> {
+    if name != "latest" {
+        return Ok(name.to_owned());
+    }
+    let request = pgsoak_proto::wire::ListRunsRequest { limit: 1, ..Default::default() };
+    let answer = control.list_runs(request).await.map_err(|status| connect::explain(&status))?;
+    let newest = answer.into_inner().runs.into_iter().next();
+    newest
+        .map(|run| run.run_id)
+        .ok_or_else(|| exit::Coded::usage("there is no run yet; start one with `pgsoak submit PLAN`").into())
+}

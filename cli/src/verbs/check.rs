@@ -1,0 +1,92 @@
+//! `pgsoak check`: reads a plan, expands it, says where each job would go and why not. Changes nothing.
+
+use crate::args::CheckArgs;
+use crate::connect;
+use crate::exit::{self, Coded};
+use crate::plan_files;
+use crate::verbs;
+use comfy_table::{Table, presets};
+use pgsoak_proto::{
+    id::{JobId, RunId},
+    wire,
+};
+use pgsoak_workloads::expand;
+use std::collections::BTreeMap;
+
+pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
+    let files = plan_files::read(&args.plan)?;
+    let texts: BTreeMap<_, _> = files
+        .workloads
+        .iter()
+        .map(|file| {
+            let text = expand::WorkloadText { file: file.name.clone(), toml: file.toml.clone() };
+            (file.name.clone(), text)
+        })
+        .collect();
+    let specs = expand::expand(&files.plan, &texts, RunId::issue(), JobId::issue)
+        .map_err(|problems| plan_files::usage(&problems))?;
+    let placed = if args.offline {
+        None
+    } else {
+        let request = wire::CheckPlanRequest { plan_toml: files.plan_toml, workloads: files.workloads };
+        let asked = verbs::with_control(&args.at, async |control| {
+            let answer = control.check_plan(request).await.map_err(|status| connect::explain(&status))?;
+            Ok(answer.into_inner().jobs)
+        })
+        .await;
+        match asked {
+            Ok(jobs) => Some(jobs),
+            // Without a coordinator the files can still be checked; say that this is all.
+            Err(error) if error.downcast_ref::<Coded>().is_some() => {
+                eprint(&format!("{error}\nonly the files are checked (--offline says so without asking)\n"))?;
+                None
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let rows: Vec<_> = specs
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| {
+            let place = placed.as_ref().and_then(|placed| placed.get(index));
+            (spec, place.map(|p| p.agent.clone()), place.map(|p| p.why_not.clone()))
+        })
+        .collect();
+    if args.json {
+        for (spec, agent, why_not) in &rows {
+            verbs::print_json(&serde_json::json!({
+                "workload": spec.workload_name, "tool": spec.tool, "build": spec.build, "arm": spec.arm,
+                "postgres": spec.postgres, "replica": spec.replica,
+                "hard_end_s": spec.hard_end.as_secs(), "agent": agent, "why_not": why_not,
+            }))?;
+        }
+    } else {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+            "Workload", "Tool", "Build", "Arm", "PostgreSQL", "Goes to",
+        ]);
+        for (spec, agent, why_not) in &rows {
+            let goes = match (agent.as_deref(), why_not.as_deref()) {
+                (Some(agent), _) if !agent.is_empty() => agent.to_owned(),
+                (_, Some(why)) => format!("nowhere: {why}"),
+                _ => "not asked".to_owned(),
+            };
+            table.add_row([
+                spec.workload_name.clone(),
+                spec.tool.to_string(),
+                spec.build.to_string(),
+                spec.arm.to_string(),
+                spec.postgres.to_string(),
+                goes,
+            ]);
+        }
+        verbs::print(&format!("{table}\n{}: {} jobs\n", files.plan.name, rows.len()))?;
+    }
+    Ok(exit::PASS)
+}
+
+fn eprint(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    std::io::stderr().write_all(text.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! `pgsoak run`: soaks here and now, with coordinator and agent inside. The exit code is the verdict.
+
+use crate::args::RunArgs;
+use crate::connect;
+use crate::embedded::{AgentOptions, Embedded};
+use crate::exit::Coded;
+use crate::folders;
+use crate::plan_files;
+use crate::show::progress::Progress;
+use crate::verbs::coordinator::stop_asked;
+use crate::verbs::submit;
+use anyhow::Context;
+use pgsoak_proto::{id::RunId, wire};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+pub async fn run(args: RunArgs) -> anyhow::Result<u8> {
+    let RunArgs { plan, data_dir, slots, pg_config, json, quiet } = args;
+    if slots == Some(0) {
+        return Err(Coded::usage("--slots 0: at least one job runs at once").into());
+    }
+    let files = plan_files::read(&plan)?;
+    let data = data_dir.unwrap_or_else(folders::default_data_dir);
+    fs::create_dir_all(&data)
+        .with_context(|| format!("create the data folder {}", data.display()))?;
+    let options = AgentOptions {
+        slots,
+        pg_configs: pg_config,
+        stop_jobs_on_shutdown: true,
+        ..AgentOptions::default()
+    };
+    let mut embedded = Embedded::with_agent(&data, options).await?;
+    let code = soak(&mut embedded, files, &data, json, quiet).await;
+    embedded.stop().await?;
+    code
+}
+
+async fn soak(
+    embedded: &mut Embedded,
+    files: plan_files::PlanFiles,
+    data: &Path,
+    json: bool,
+    quiet: bool,
+) -> anyhow::Result<u8> {
+    let mut control = embedded.control().await?;
+    let run = submit::submit(&mut control, files, RunId::issue().to_string()).await?;
+    if !quiet {
+        writeln!(std::io::stderr(), "run {run}, kept in {} (Ctrl-C stops it and cleans up)", data.display())?;
+    }
+    let mut progress = Progress::new(quiet);
+    let mut watcher = control.clone();
+    let followed = submit::follow(&mut watcher, &run, &mut progress);
+    tokio::pin!(followed);
+    tokio::select! {
+        over = &mut followed => { over?; }
+        failure = embedded.agent_failure() => return Err(failure),
+        asked = stop_asked() => {
+            asked?;
+            writeln!(std::io::stderr(), "stopping the run (once more to leave at once) …")?;
+            let request = wire::CancelRunRequest { run_id: run.clone(), reason: "interrupted".to_owned() };
+            control.cancel_run(request).await.map_err(|status| connect::explain(&status))?;
+            tokio::select! {
+                over = &mut followed => { over?; }
+                asked = stop_asked() => {
+                    asked?;
+                    anyhow::bail!("interrupted twice; the agent still ends its jobs");
+                }
+            }
+        }
+    }
+    let report = write_reports(&mut control, &run, data).await?;
+    submit::finish(&mut control, &run, json, Some(&report)).await
+}
+
+/// Writes the report in every format; the answer is the path of the one for people.
+async fn write_reports(
+    control: &mut connect::Control,
+    run: &str,
+    data: &Path,
+) -> anyhow::Result<PathBuf> {
+    let dir = data.join("reports").join(run);
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    let formats = [
+        (wire::ReportFormat::Json, "result.json"),
+        (wire::ReportFormat::Junit, "junit.xml"),
+        (wire::ReportFormat::Html, "report.html"),
+        (wire::ReportFormat::Markdown, "report.md"),
+    ];
+    let mut last = dir.clone();
+    for (format, name) in formats {
+        let text = submit::report_text(control, run, format, false).await?;
+        last = dir.join(name);
+        fs::write(&last, text).with_context(|| format!("write {}", last.display()))?;
+    }
+    Ok(last)
+}

@@ -1,0 +1,120 @@
+//! `pgsoak submit`: gives a plan to a coordinator; with `--wait`, follows it to its verdict.
+
+use crate::args::SubmitArgs;
+use crate::connect::{self, Control};
+use crate::exit;
+use crate::plan_files::{self, PlanFiles};
+use crate::show::progress::Progress;
+use crate::show::result;
+use crate::verbs;
+use anyhow::Context;
+use pgsoak_analysis::result::RunResult;
+use pgsoak_proto::{id::RunId, wire};
+use std::io::Write;
+
+pub async fn run(args: SubmitArgs) -> anyhow::Result<u8> {
+    let files = plan_files::read(&args.plan)?;
+    // A key of our own makes a retry of the call itself harmless.
+    let key = args.client_key.clone().unwrap_or_else(|| RunId::issue().to_string());
+    let mut control = connect::connect(&args.at.coordinator).await?;
+    let run = submit(&mut control, files, key).await?;
+    if !args.wait {
+        if args.json {
+            verbs::print_json(&serde_json::json!({ "run": run }))?;
+        } else {
+            verbs::print(&format!("{run}\n"))?;
+        }
+        return Ok(exit::PASS);
+    }
+    writeln!(std::io::stderr(), "run {run}")?;
+    let mut progress = Progress::new(args.quiet);
+    follow(&mut control, &run, &mut progress).await?;
+    finish(&mut control, &run, args.json, None).await
+}
+
+/// Submits; the answer is the run's id.
+pub async fn submit(control: &mut Control, files: PlanFiles, key: String) -> anyhow::Result<String> {
+    let request = wire::SubmitRunRequest {
+        plan_toml: files.plan_toml,
+        workloads: files.workloads,
+        client_key: key,
+    };
+    let answer = control.submit_run(request).await.map_err(|status| connect::explain(&status))?;
+    Ok(answer.into_inner().run_id)
+}
+
+/// Shows the run until it is over. A coordinator that restarts meanwhile is waited for.
+pub async fn follow(
+    control: &mut Control,
+    run: &str,
+    progress: &mut Progress,
+) -> anyhow::Result<wire::RunView> {
+    const PATIENCE: u32 = 120;
+    let mut missed = 0;
+    loop {
+        let request = wire::GetRunRequest { run_id: run.to_owned() };
+        match control.watch_run(request).await {
+            Ok(stream) => {
+                let mut stream = stream.into_inner();
+                loop {
+                    match stream.message().await {
+                        Ok(Some(view)) => {
+                            missed = 0;
+                            progress.show(&view);
+                            if view.stage() == wire::RunStage::Finished {
+                                progress.finish();
+                                return Ok(view);
+                            }
+                        }
+                        Ok(None) => break,
+                        Err(status) => {
+                            tracing::warn!(%status, "lost sight of the run");
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(status) if status.code() == tonic::Code::NotFound => {
+                return Err(connect::explain(&status));
+            }
+            Err(status) if missed >= PATIENCE => return Err(connect::explain(&status)),
+            Err(_) => {}
+        }
+        missed += 1;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+}
+
+/// Prints the result of a run that is over; the answer is the exit code of its verdict.
+pub async fn finish(
+    control: &mut Control,
+    run: &str,
+    json: bool,
+    report: Option<&std::path::Path>,
+) -> anyhow::Result<u8> {
+    let text = report_text(control, run, wire::ReportFormat::Json, false).await?;
+    let parsed: RunResult = serde_json::from_str(&text).context("read the run's result")?;
+    if json {
+        verbs::print(&format!("{}\n", text.trim_end()))?;
+    } else {
+        verbs::print(&result::text(&parsed))?;
+        match report {
+            Some(path) => verbs::print(&format!("Report: {}\n", path.display()))?,
+            None => verbs::print(&format!("Report: pgsoak report {run}\n"))?,
+        }
+    }
+    Ok(exit::of_verdict(parsed.verdict))
+}
+
+/// A report as text.
+pub async fn report_text(
+    control: &mut Control,
+    run: &str,
+    format: wire::ReportFormat,
+    replay: bool,
+) -> anyhow::Result<String> {
+    let request =
+        wire::GetReportRequest { run_id: run.to_owned(), format: format.into(), replay };
+    let answer = control.get_report(request).await.map_err(|status| connect::explain(&status))?;
+    Ok(answer.into_inner().text)
+}
