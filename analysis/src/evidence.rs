@@ -1,5 +1,7 @@
 //! What a verdict reads: the evidence of a run's jobs, folded from their frames.
 
+mod fold;
+
 use pgsoak_proto::{
     evidence::{
         AtRest, AttemptEnded, AttemptStarted, CheckResult, Gap, LeakCheck, MemcheckErrors,
@@ -58,6 +60,8 @@ pub struct AttemptEvidence {
     pub phases: Vec<PhaseSpan>,
     /// In order.
     pub at_rest: Vec<AtRest>,
+    /// Microseconds since the attempt started; one per reading at rest.
+    pub at_rest_elapsed_us: Vec<u64>,
     /// In order.
     pub checks: Vec<CheckResult>,
     /// In order.

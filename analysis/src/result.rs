@@ -87,8 +87,11 @@ pub struct RunResult {
 pub struct Detects {
     /// Of one process, bytes per second.
     pub bytes_per_second: Option<f64>,
-    /// Of one session, bytes per operation.
+    /// Of one session's memory contexts, bytes per operation.
     pub bytes_per_operation: Option<f64>,
+    /// Of one session outside memory contexts (malloc, mmap), bytes per operation: pages are coarser than contexts' own books.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_operation_outside_contexts: Option<f64>,
 }
 
 /// One judged fact.
@@ -152,8 +155,14 @@ pub struct BudgetResult {
     /// Of `residual`: the part still held by memory contexts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by_contexts_bytes: Option<f64>,
+    /// What the control arm used where it was measured; never subtracted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_bytes: Option<f64>,
     /// Whether it holds.
     pub verdict: Verdict,
+    /// Why it could not be measured, or what is worth knowing; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 /// How one release compares with another.
@@ -227,9 +236,39 @@ pub struct JobResult {
     pub coverage: Option<f64>,
     /// What the harness itself cost.
     pub harness: HarnessCost,
+    /// The ground on which the last attempt stood; `None`: it never began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Environment>,
     /// Last lines of the server's log when something went wrong.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub server_log_tail: String,
+}
+
+/// Host, server and tool of an attempt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// The host's name.
+    pub host: String,
+    /// As in `uname -r`.
+    pub kernel: String,
+    /// As in /proc/cpuinfo; may be empty.
+    pub cpu_model: String,
+    /// Usable.
+    pub cores: u32,
+    /// MemTotal.
+    pub memory_bytes: u64,
+    /// As in `pg_config --version`.
+    pub postgres_version: String,
+    /// Empty for plain.
+    pub tool_version: String,
+    /// SHA-256 (hex) over the package's files; empty for vanilla and system.
+    pub build_digest: String,
+    /// What the package says of itself; empty for vanilla.
+    pub extension_version: String,
+    /// Wall clock of the host at the attempt's start, microseconds since 1970.
+    pub started_at_unix_us: u64,
+    /// Milliseconds between ticks.
+    pub sample_every_ms: u64,
 }
 
 /// Expected and stored samples. One sample is one tick over all processes.
