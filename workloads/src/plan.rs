@@ -1,5 +1,8 @@
 //! A plan: which workloads, under which tools, with which builds, how long.
 
+mod parse;
+
+use crate::file_error::FileError;
 use pgsoak_proto::job::{BuildRef, PostgresRef, Tool};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -56,4 +59,22 @@ pub struct PlanJob {
     pub hard_end: Option<Duration>,
     /// `${seed}`.
     pub seed: u64,
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Reads and checks a plan's file. `file_name` is how messages call it; its stem is the default of `name`.
+    ///
+    /// Every key of a job but `workload` may stand in `[defaults]`; `seed` and `hard_end` at the top as well. A job takes a
+    /// default back with `baseline = "none"`.
+    /// Defaults: PostgreSQL 18, the installed build, no baseline, no control, tool plain, one replica, a reading every
+    /// second, all operations, seed 1.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the file, by line, each with the way out. Whether the workloads exist is not asked here.
+    pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<FileError>> {
+        parse::plan(file_name, text)
+    }
 }

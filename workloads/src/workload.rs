@@ -1,6 +1,12 @@
 //! A workload: the cluster's settings and phases of SQL, with their checks and budgets. Knows nothing of tools or hosts.
 
+mod parse;
+
+use crate::file_error::FileError;
 use std::{collections::BTreeMap, time::Duration};
+
+/// Name of the phase that creates the extension, the first of a workload that has one.
+pub const EXTENSION_PHASE: &str = "extension";
 
 /// A checked workload file.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,4 +130,36 @@ pub struct Residual {
     pub bytes: u64,
     /// Name of an earlier phase.
     pub since: String,
+}
+
+// === impl Workload ===
+
+impl Workload {
+    /// Reads and checks a workload's file. `file_name` is how messages call it; its stem is the default of `name`.
+    ///
+    /// Defaults: a phase runs once; a loop has 20 rounds of 1,000 operations in one worker, as fast as it goes, and keeps its
+    /// connections.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the file, by line, each with the way out.
+    pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<FileError>> {
+        parse::workload(file_name, text)
+    }
+
+    /// The phase of that name. The phase that creates the extension is not among them.
+    pub fn phase(&self, name: &str) -> Option<&Phase> {
+        self.phases.iter().find(|phase| phase.name == name)
+    }
+}
+
+// === impl Loop ===
+
+impl Loop {
+    /// Operations per worker and round under a job's `scale`; at least 1.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    pub fn scaled_operations(&self, scale: f64) -> u64 {
+        // A float to integer cast saturates, and NaN gives 0.
+        ((self.operations as f64 * scale).round() as u64).max(1)
+    }
 }
