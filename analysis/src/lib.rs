@@ -5,6 +5,7 @@
 //! (candidate against baseline) · `verdict` (their combination) · `report`.
 
 pub mod evidence;
+pub mod heap;
 pub mod report;
 pub mod result;
 pub mod stack;
