@@ -5,7 +5,9 @@
 //!
 //! A file that stops in the middle (a killed process) gives what is there, and `truncated` says so.
 
+pub mod diff;
 pub mod digest;
+pub mod flame;
 mod interpreted;
 mod lines;
 mod raw;

@@ -57,7 +57,12 @@ pub enum Verb {
 #[derive(Clone, Debug, Args)]
 pub struct Where {
     /// The coordinator: http://HOST:PORT or unix:PATH.
-    #[arg(long, env = "PGSOAK_COORDINATOR", default_value = "http://127.0.0.1:7420", value_name = "URL")]
+    #[arg(
+        long,
+        env = "PGSOAK_COORDINATOR",
+        default_value = "http://127.0.0.1:7420",
+        value_name = "URL"
+    )]
     pub coordinator: String,
     /// Read the data folder of `pgsoak run` instead of asking a coordinator.
     #[arg(long, value_name = "DIR")]
@@ -66,7 +71,9 @@ pub struct Where {
 
 /// `run`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  pgsoak run demo\n  pgsoak run my-plan.toml --data-dir /tmp/soak --json > result.json")]
+#[command(
+    after_help = "Examples:\n  pgsoak run demo\n  pgsoak run my-plan.toml --data-dir /tmp/soak --json > result.json"
+)]
 pub struct RunArgs {
     /// A plan file, or the name of a plan of the library (`pgsoak library`).
     pub plan: String,
@@ -89,7 +96,9 @@ pub struct RunArgs {
 
 /// `coordinator`
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  pgsoak coordinator --listen 127.0.0.1:7420 --data-dir /var/lib/pgsoak/coordinator")]
+#[command(
+    after_help = "Example:\n  pgsoak coordinator --listen 127.0.0.1:7420 --data-dir /var/lib/pgsoak/coordinator"
+)]
 pub struct CoordinatorArgs {
     /// TCP address to listen on. There is no authentication yet: keep it on loopback or a trusted network.
     #[arg(long, default_value = "127.0.0.1:7420", env = "PGSOAK_LISTEN", value_name = "ADDRESS")]
@@ -113,7 +122,12 @@ pub struct AgentArgs {
     #[command(subcommand)]
     pub inner: Option<AgentInner>,
     /// The coordinator: http://HOST:PORT or unix:PATH.
-    #[arg(long, env = "PGSOAK_COORDINATOR", default_value = "http://127.0.0.1:7420", value_name = "URL")]
+    #[arg(
+        long,
+        env = "PGSOAK_COORDINATOR",
+        default_value = "http://127.0.0.1:7420",
+        value_name = "URL"
+    )]
     pub coordinator: String,
     /// The agent's id and its jobs' folders. Default: /var/lib/pgsoak/agent for root, else ~/.local/share/pgsoak/agent.
     #[arg(long, env = "PGSOAK_AGENT_DATA", value_name = "DIR")]
@@ -145,7 +159,9 @@ pub enum AgentInner {
 
 /// `submit`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  pgsoak submit nightly.toml\n  pgsoak submit nightly.toml --wait --json    exit code = verdict")]
+#[command(
+    after_help = "Examples:\n  pgsoak submit nightly.toml\n  pgsoak submit nightly.toml --wait --json    exit code = verdict"
+)]
 pub struct SubmitArgs {
     /// A plan file, or the name of a plan of the library.
     pub plan: String,

@@ -163,7 +163,10 @@ impl Embedded {
     pub async fn stop(self) -> anyhow::Result<()> {
         self.shutdown.cancel();
         let agent = match self.agent {
-            Some(agent) => agent.await.map_err(anyhow::Error::new).and_then(|end| end.map_err(anyhow::Error::new)),
+            Some(agent) => agent
+                .await
+                .map_err(anyhow::Error::new)
+                .and_then(|end| end.map_err(anyhow::Error::new)),
             None => Ok(()),
         };
         self.coordinator.shutdown().await;

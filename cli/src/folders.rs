@@ -54,10 +54,13 @@ pub fn socket_of(coordinator: &Path) -> PathBuf {
         return near;
     }
     // FNV-1a: the name only has to differ between folders.
-    let hash = coordinator.as_os_str().as_encoded_bytes().iter().fold(
-        0xcbf2_9ce4_8422_2325_u64,
-        |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3),
-    );
+    let hash = coordinator
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
     env::temp_dir().join(format!("pgsoak-{hash:016x}.socket"))
 }
 

@@ -68,7 +68,11 @@ fn workload_text(plan: &str, text: &str, beside: &Path, name: &str) -> anyhow::R
     if name.ends_with(".toml") || name.contains('/') {
         let path = beside.join(name);
         return fs::read_to_string(&path).map_err(|error| {
-            Coded::usage(format!("{plan}:{line}: cannot read the workload {}: {error}", path.display())).into()
+            Coded::usage(format!(
+                "{plan}:{line}: cannot read the workload {}: {error}",
+                path.display()
+            ))
+            .into()
         });
     }
     let near = library::nearest_workload(name)

@@ -34,7 +34,8 @@ pub fn dispatch(cli: Cli) -> u8 {
             _ => exit::INVALID,
         };
     }
-    let default = if matches!(cli.verb, Verb::Coordinator(_) | Verb::Agent(_)) { "info" } else { "error" };
+    let default =
+        if matches!(cli.verb, Verb::Coordinator(_) | Verb::Agent(_)) { "info" } else { "error" };
     log(cli.log.as_deref(), default);
     let verb = cli.verb;
     answer(async {
@@ -142,7 +143,7 @@ async fn run_named(control: &mut Control, name: &str) -> anyhow::Result<String> 
     let request = pgsoak_proto::wire::ListRunsRequest { limit: 1, ..Default::default() };
     let answer = control.list_runs(request).await.map_err(|status| connect::explain(&status))?;
     let newest = answer.into_inner().runs.into_iter().next();
-    newest
-        .map(|run| run.run_id)
-        .ok_or_else(|| exit::Coded::usage("there is no run yet; start one with `pgsoak submit PLAN`").into())
+    newest.map(|run| run.run_id).ok_or_else(|| {
+        exit::Coded::usage("there is no run yet; start one with `pgsoak submit PLAN`").into()
+    })
 }

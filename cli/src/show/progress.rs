@@ -170,7 +170,10 @@ fn label(tool: wire::Tool) -> &'static str {
 }
 
 fn is_live(job: &wire::JobView) -> bool {
-    !matches!(job.place(), wire::JobPlace::Waiting | wire::JobPlace::Over | wire::JobPlace::Unspecified)
+    !matches!(
+        job.place(),
+        wire::JobPlace::Waiting | wire::JobPlace::Over | wire::JobPlace::Unspecified
+    )
 }
 
 fn share_done(run: &wire::RunView) -> f64 {
@@ -211,7 +214,12 @@ fn summary(run: &wire::RunView) -> String {
         .filter(|_| share > 0.02)
         .map(|ago| format!(", about {} left", words::duration(ago.mul_f64((1.0 - share) / share))))
         .unwrap_or_default();
-    format!("{stage}, {} of {} jobs over, {:.0} %{left}", run.jobs_over, run.jobs_total, share * 100.0)
+    format!(
+        "{stage}, {} of {} jobs over, {:.0} %{left}",
+        run.jobs_over,
+        run.jobs_total,
+        share * 100.0
+    )
 }
 
 fn started_ago(run: &wire::RunView) -> Option<Duration> {

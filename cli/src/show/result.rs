@@ -73,7 +73,8 @@ fn findings(result: &RunResult) -> Option<Table> {
     if shown.is_empty() {
         return None;
     }
-    let mut table = table(&["Verdict", "Workload / phase", "Build", "Tool", "What", "Per operation", "Says"]);
+    let mut table =
+        table(&["Verdict", "Workload / phase", "Build", "Tool", "What", "Per operation", "Says"]);
     for finding in shown {
         let place = if finding.phase.is_empty() {
             finding.workload.clone()

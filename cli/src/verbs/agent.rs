@@ -54,7 +54,8 @@ fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
     if url.starts_with("http://") {
         return Ok(Endpoint::Tcp(url.to_owned()));
     }
-    Err(Coded::usage(format!("coordinator '{url}' is neither http://HOST:PORT nor unix:PATH")).into())
+    Err(Coded::usage(format!("coordinator '{url}' is neither http://HOST:PORT nor unix:PATH"))
+        .into())
 }
 
 fn labels(given: &[String]) -> anyhow::Result<BTreeMap<String, String>> {

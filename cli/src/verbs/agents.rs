@@ -29,7 +29,16 @@ pub async fn run(args: Listing) -> anyhow::Result<u8> {
     }
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
-        "Agent", "State", "Last seen", "Jobs", "Cores", "Memory", "PostgreSQL", "Tools", "Builds", "Labels",
+        "Agent",
+        "State",
+        "Last seen",
+        "Jobs",
+        "Cores",
+        "Memory",
+        "PostgreSQL",
+        "Tools",
+        "Builds",
+        "Labels",
     ]);
     for agent in &agents {
         let can = agent.capabilities.clone().unwrap_or_default();
@@ -48,7 +57,12 @@ pub async fn run(args: Listing) -> anyhow::Result<u8> {
             memory,
             list(majors.iter().map(ToString::to_string).collect()),
             list(can.tools.iter().map(|found| tool(found.tool()).to_owned()).collect()),
-            list(can.builds.iter().map(|found| format!("{} (pg{})", found.build, found.postgres_major)).collect()),
+            list(
+                can.builds
+                    .iter()
+                    .map(|found| format!("{} (pg{})", found.build, found.postgres_major))
+                    .collect(),
+            ),
             list(can.labels.iter().map(|(key, value)| format!("{key}={value}")).collect()),
         ]);
     }

@@ -18,7 +18,8 @@ pub async fn run(args: ArtifactsArgs) -> anyhow::Result<u8> {
     verbs::with_control(&args.at, async |control| {
         let run = verbs::run_named(control, &args.run).await?;
         let request = wire::GetRunRequest { run_id: run.clone() };
-        let answer = control.list_artifacts(request).await.map_err(|status| connect::explain(&status))?;
+        let answer =
+            control.list_artifacts(request).await.map_err(|status| connect::explain(&status))?;
         let artifacts = answer.into_inner().artifacts;
         if let Some(to) = &args.to {
             for artifact in &artifacts {
@@ -35,7 +36,9 @@ pub async fn run(args: ArtifactsArgs) -> anyhow::Result<u8> {
             return Ok(exit::PASS);
         }
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["Job", "Attempt", "File", "Size", ""]);
+        table
+            .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+            .set_header(["Job", "Attempt", "File", "Size", ""]);
         for artifact in &artifacts {
             #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
             let size = words::bytes(artifact.bytes as f64);
@@ -73,7 +76,8 @@ async fn fetch(
         attempt: artifact.attempt,
         name: artifact.name.clone(),
     };
-    let answer = control.read_artifact(request).await.map_err(|status| connect::explain(&status))?;
+    let answer =
+        control.read_artifact(request).await.map_err(|status| connect::explain(&status))?;
     let mut pieces = answer.into_inner();
     while let Some(piece) = pieces.message().await.map_err(|status| connect::explain(&status))? {
         file.write_all(&piece.data).with_context(|| format!("write {}", path.display()))?;

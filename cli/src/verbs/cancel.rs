@@ -13,7 +13,8 @@ pub async fn run(args: CancelArgs) -> anyhow::Result<u8> {
     let view = verbs::with_control(&at, async |control| {
         let run = verbs::run_named(control, &run).await?;
         let request = wire::CancelRunRequest { run_id: run, reason };
-        let answer = control.cancel_run(request).await.map_err(|status| connect::explain(&status))?;
+        let answer =
+            control.cancel_run(request).await.map_err(|status| connect::explain(&status))?;
         let view = answer.into_inner();
         if wait && view.stage() != wire::RunStage::Finished {
             let mut progress = Progress::new(json);

@@ -28,9 +28,11 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
     let placed = if args.offline {
         None
     } else {
-        let request = wire::CheckPlanRequest { plan_toml: files.plan_toml, workloads: files.workloads };
+        let request =
+            wire::CheckPlanRequest { plan_toml: files.plan_toml, workloads: files.workloads };
         let asked = verbs::with_control(&args.at, async |control| {
-            let answer = control.check_plan(request).await.map_err(|status| connect::explain(&status))?;
+            let answer =
+                control.check_plan(request).await.map_err(|status| connect::explain(&status))?;
             Ok(answer.into_inner().jobs)
         })
         .await;
@@ -38,7 +40,9 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
             Ok(jobs) => Some(jobs),
             // Without a coordinator the files can still be checked; say that this is all.
             Err(error) if error.downcast_ref::<Coded>().is_some() => {
-                eprint(&format!("{error}\nonly the files are checked (--offline says so without asking)\n"))?;
+                eprint(&format!(
+                    "{error}\nonly the files are checked (--offline says so without asking)\n"
+                ))?;
                 None
             }
             Err(error) => return Err(error),
@@ -63,7 +67,12 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
     } else {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
-            "Workload", "Tool", "Build", "Arm", "PostgreSQL", "Goes to",
+            "Workload",
+            "Tool",
+            "Build",
+            "Arm",
+            "PostgreSQL",
+            "Goes to",
         ]);
         for (spec, agent, why_not) in &rows {
             let goes = match (agent.as_deref(), why_not.as_deref()) {

@@ -12,9 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 const GRACE: Duration = Duration::from_secs(10);
 
 pub async fn run(args: CoordinatorArgs) -> anyhow::Result<u8> {
-    let dir = args
-        .data_dir
-        .unwrap_or_else(|| folders::coordinator_dir(&folders::default_data_dir()));
+    let dir =
+        args.data_dir.unwrap_or_else(|| folders::coordinator_dir(&folders::default_data_dir()));
     let config = embedded::coordinator_config(&dir, Some(args.listen), args.socket);
     let running = pgsoak_coordinator::app::start(config).await?;
     if let Some(address) = running.tcp {

@@ -48,7 +48,11 @@ async fn soak(
     let mut control = embedded.control().await?;
     let run = submit::submit(&mut control, files, RunId::issue().to_string()).await?;
     if !quiet {
-        writeln!(std::io::stderr(), "run {run}, kept in {} (Ctrl-C stops it and cleans up)", data.display())?;
+        writeln!(
+            std::io::stderr(),
+            "run {run}, kept in {} (Ctrl-C stops it and cleans up)",
+            data.display()
+        )?;
     }
     let mut progress = Progress::new(quiet);
     let mut watcher = control.clone();

@@ -16,7 +16,8 @@ pub async fn run(args: RunsArgs) -> anyhow::Result<u8> {
         plan: args.plan.unwrap_or_default(),
     };
     let runs = verbs::with_control(&args.at, async |control| {
-        let answer = control.list_runs(request).await.map_err(|status| connect::explain(&status))?;
+        let answer =
+            control.list_runs(request).await.map_err(|status| connect::explain(&status))?;
         Ok(answer.into_inner().runs)
     })
     .await?;
@@ -31,9 +32,15 @@ pub async fn run(args: RunsArgs) -> anyhow::Result<u8> {
         return Ok(exit::PASS);
     }
     let mut table = Table::new();
-    table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
-        .set_header(["Run", "Plan", "Submitted", "Took", "Jobs", "State", "Says"]);
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+        "Run",
+        "Plan",
+        "Submitted",
+        "Took",
+        "Jobs",
+        "State",
+        "Says",
+    ]);
     for run in &runs {
         let took = run
             .finished_at_unix_us

@@ -74,13 +74,18 @@ pub async fn run(args: SamplesArgs) -> anyhow::Result<u8> {
     verbs::with_control(&args.at, async |control| {
         let run = verbs::run_named(control, &args.run).await?;
         let request = wire::GetRunRequest { run_id: run.clone() };
-        let view = control.get_run(request).await.map_err(|status| connect::explain(&status))?.into_inner();
+        let view = control
+            .get_run(request)
+            .await
+            .map_err(|status| connect::explain(&status))?
+            .into_inner();
         let mut jobs: HashMap<String, Job> = view
             .jobs
             .into_iter()
             .filter_map(|job| job.spec)
             .map(|spec| {
-                let tool = pgsoak_proto::job::Tool::try_from(spec.tool()).map_or("?", pgsoak_proto::job::Tool::label);
+                let tool = pgsoak_proto::job::Tool::try_from(spec.tool())
+                    .map_or("?", pgsoak_proto::job::Tool::label);
                 let known = Job {
                     workload: spec.workload_name,
                     tool: tool.to_owned(),
@@ -95,10 +100,13 @@ pub async fn run(args: SamplesArgs) -> anyhow::Result<u8> {
             job_id: args.job.clone().unwrap_or_default(),
             samples_only: !args.rounds,
         };
-        let answer = control.read_evidence(request).await.map_err(|status| connect::explain(&status))?;
+        let answer =
+            control.read_evidence(request).await.map_err(|status| connect::explain(&status))?;
         let mut stream = answer.into_inner();
         let mut out = Rows::new(args.json);
-        while let Some(stored) = stream.message().await.map_err(|status| connect::explain(&status))? {
+        while let Some(stored) =
+            stream.message().await.map_err(|status| connect::explain(&status))?
+        {
             let wire::StoredFrame { job_id, attempt, frame } = stored;
             let Some(frame) = frame else { continue };
             let frame = Frame::try_from(frame)?;
@@ -115,7 +123,9 @@ pub async fn run(args: SamplesArgs) -> anyhow::Result<u8> {
                 Body::Samples(samples) if !args.rounds => {
                     out.samples(&job_id, attempt, job, &samples)
                 }
-                Body::AtRest(reading) if args.rounds => out.reading(&job_id, attempt, job, &reading),
+                Body::AtRest(reading) if args.rounds => {
+                    out.reading(&job_id, attempt, job, &reading)
+                }
                 _ => Ok(()),
             };
             if let Err(error) = written {
@@ -165,10 +175,19 @@ impl Rows {
         Ok(())
     }
 
-    fn samples(&mut self, id: &str, attempt: u32, job: &Job, samples: &Samples) -> anyhow::Result<()> {
+    fn samples(
+        &mut self,
+        id: &str,
+        attempt: u32,
+        job: &Job,
+        samples: &Samples,
+    ) -> anyhow::Result<()> {
         for (row, (tick, elapsed_us)) in samples.ticks.iter().zip(&samples.elapsed_us).enumerate() {
             for process in &samples.processes {
-                let Some(at) = usize::try_from(process.first_row).ok().and_then(|first| row.checked_sub(first)) else {
+                let Some(at) = usize::try_from(process.first_row)
+                    .ok()
+                    .and_then(|first| row.checked_sub(first))
+                else {
                     continue;
                 };
                 if process.rss_anon_kib.get(at).is_none() {
@@ -207,7 +226,13 @@ impl Rows {
         Ok(())
     }
 
-    fn reading(&mut self, id: &str, attempt: u32, job: &Job, reading: &AtRest) -> anyhow::Result<()> {
+    fn reading(
+        &mut self,
+        id: &str,
+        attempt: u32,
+        job: &Job,
+        reading: &AtRest,
+    ) -> anyhow::Result<()> {
         self.row(&RoundRow {
             job: id,
             attempt,

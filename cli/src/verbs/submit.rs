@@ -33,7 +33,11 @@ pub async fn run(args: SubmitArgs) -> anyhow::Result<u8> {
 }
 
 /// Submits; the answer is the run's id.
-pub async fn submit(control: &mut Control, files: PlanFiles, key: String) -> anyhow::Result<String> {
+pub async fn submit(
+    control: &mut Control,
+    files: PlanFiles,
+    key: String,
+) -> anyhow::Result<String> {
     let request = wire::SubmitRunRequest {
         plan_toml: files.plan_toml,
         workloads: files.workloads,
@@ -113,8 +117,7 @@ pub async fn report_text(
     format: wire::ReportFormat,
     replay: bool,
 ) -> anyhow::Result<String> {
-    let request =
-        wire::GetReportRequest { run_id: run.to_owned(), format: format.into(), replay };
+    let request = wire::GetReportRequest { run_id: run.to_owned(), format: format.into(), replay };
     let answer = control.get_report(request).await.map_err(|status| connect::explain(&status))?;
     Ok(answer.into_inner().text)
 }

@@ -16,7 +16,9 @@ pub async fn run(args: OneRun) -> anyhow::Result<u8> {
             let request = wire::GetRunRequest { run_id: run.clone() };
             let answer = control.watch_run(request).await;
             let mut stream = answer.map_err(|status| connect::explain(&status))?.into_inner();
-            while let Some(view) = stream.message().await.map_err(|status| connect::explain(&status))? {
+            while let Some(view) =
+                stream.message().await.map_err(|status| connect::explain(&status))?
+            {
                 verbs::print_json(&runs::json(&view))?;
             }
             return Ok(exit::PASS);
