@@ -1,0 +1,132 @@
+//! What the tools' reports come to, once the server is gone: leak checks at exit, errors, coverage.
+//!
+//! Pure but for reading the reports. A report that cannot be read is missing from the coverage and fails nothing here:
+//! the verdict judges by what was seen.
+
+use crate::runner::instruments::Instruments;
+use crate::runner::record::Life;
+use crate::tools::Tooling;
+use pgsoak_analysis::valgrind::parse_log;
+use pgsoak_proto::evidence::{Body, LeakCheck, MemcheckErrors, ToolCoverage};
+use pgsoak_proto::job::Tool;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// The frames that end an attempt under `tooling`, all but the last. `now`: since the attempt started.
+pub fn digests(
+    tooling: &Tooling,
+    instruments: Option<&Instruments>,
+    lives: &BTreeMap<u32, Life>,
+    now: Duration,
+) -> Vec<Body> {
+    let seen: BTreeSet<u32> = match tooling.seen() {
+        Ok(pids) => pids.into_iter().collect(),
+        Err(error) => {
+            tracing::warn!(%error, "cannot list the tool's reports");
+            BTreeSet::new()
+        }
+    };
+    let mut frames = Vec::new();
+    if let (Some(memcheck), Some(instruments)) = (tooling.memcheck(), instruments) {
+        for life in lives.values().filter(|life| seen.contains(&life.who.pid)) {
+            match memcheck.log(life.who.pid) {
+                Ok(text) => frames.extend(of_memcheck(&text, life, instruments)),
+                Err(error) => {
+                    tracing::warn!(pid = life.who.pid, %error, "cannot read memcheck's log");
+                }
+            }
+        }
+    }
+    let is_seen = |life: &Life| tooling.tool == Tool::Plain || seen.contains(&life.who.pid);
+    frames.push(Body::Coverage(coverage(lives, is_seen, now)));
+    frames
+}
+
+fn of_memcheck(text: &str, life: &Life, instruments: &Instruments) -> Vec<Body> {
+    let log = parse_log(text, &instruments.map_of(life.who.pid));
+    let process = life.who.process;
+    let mut frames = Vec::new();
+    if let Some(session) = life.who.session
+        && log.summary.is_some()
+    {
+        let place = instruments.last_place(life.who.pid);
+        frames.push(Body::LeakCheck(LeakCheck {
+            session,
+            process,
+            phase: place.map_or(0, |place| place.phase),
+            round: place.map_or(0, |place| place.round),
+            operations: place.map_or(0, |place| place.operations),
+            records: log.leaks,
+            at_exit: true,
+            took_us: 0,
+        }));
+    }
+    if !log.errors.is_empty() {
+        frames.push(Body::MemcheckErrors(MemcheckErrors { process, errors: log.errors }));
+    }
+    frames
+}
+
+/// Under plain the sampler is all there is, and it saw every process that it speaks of.
+fn coverage(
+    lives: &BTreeMap<u32, Life>,
+    is_seen: impl Fn(&Life) -> bool,
+    now: Duration,
+) -> ToolCoverage {
+    let mut coverage = ToolCoverage {
+        processes_expected: u32::try_from(lives.len()).unwrap_or(u32::MAX),
+        processes_seen: 0,
+        backend_us: 0,
+        backend_us_seen: 0,
+    };
+    for life in lives.values() {
+        let lived = life.ended_at.unwrap_or(now).saturating_sub(life.appeared_at);
+        let lived_us = match life.who.session {
+            Some(_) => u64::try_from(lived.as_micros()).unwrap_or(u64::MAX),
+            None => 0,
+        };
+        coverage.backend_us = coverage.backend_us.saturating_add(lived_us);
+        if is_seen(life) {
+            coverage.processes_seen = coverage.processes_seen.saturating_add(1);
+            coverage.backend_us_seen = coverage.backend_us_seen.saturating_add(lived_us);
+        }
+    }
+    coverage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgsoak_proto::evidence::ProcessAppeared;
+
+    fn life(process: u32, session: Option<u32>, from: u64, to: Option<u64>) -> (u32, Life) {
+        let who = ProcessAppeared {
+            process,
+            pid: 100 + process,
+            start_time_ticks: 1,
+            backend_type: "client backend".into(),
+            session,
+        };
+        let at = Duration::from_micros;
+        (process, Life { who, appeared_at: at(from), ended_at: to.map(at) })
+    }
+
+    #[test]
+    fn coverage_counts_the_time_of_sessions_alone() {
+        let lives =
+            [life(0, None, 0, None), life(1, Some(0), 10, Some(40)), life(2, Some(1), 20, None)];
+        let unseen = |life: &Life| life.who.process != 1;
+        let coverage = coverage(&lives.into(), unseen, Duration::from_micros(100));
+        assert_eq!(
+            coverage,
+            ToolCoverage {
+                processes_expected: 3,
+                processes_seen: 2,
+                backend_us: 110,
+                backend_us_seen: 80
+            }
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! What a job's tool says about a session at rest.
+//!
+//! Asked by the engine between two pieces of work, never while a backend works. A check that fails is the harness's
+//! fault, not the product's, unless the backend is gone, and then its connection says so too.
+
+use crate::probe::rss_anon_now;
+use crate::runner::engine::Place;
+use crate::runner::fault::Fault;
+use crate::tools::Tooling;
+use crate::tools::memcheck::Check;
+use crate::tools::trim::malloc_trim;
+use crate::workers::failure::chain;
+use crate::workers::session::Session;
+use pgsoak_analysis::valgrind::{AddressMap, parse_leak_check};
+use pgsoak_proto::evidence::LeakCheck;
+use pgsoak_proto::job::Tool;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// How long one leak check may take: 1 s is usual, heaps of gigabytes take minutes.
+const CHECK_LIMIT: Duration = Duration::from_secs(600);
+
+/// The tool of a job, as the engine uses it.
+#[derive(Debug)]
+pub struct Instruments {
+    tooling: Tooling,
+    /// Mappings of the processes that were checked, and of the postmaster, which its children inherit.
+    maps: Mutex<Maps>,
+}
+
+#[derive(Debug, Default)]
+struct Maps {
+    postmaster: AddressMap,
+    /// By pid; a backend that is here has had its first check. With the place of its last one.
+    checked: BTreeMap<u32, (AddressMap, Place)>,
+}
+
+impl Instruments {
+    /// Of this tool.
+    pub fn new(tooling: Tooling) -> Self {
+        Self { tooling, maps: Mutex::default() }
+    }
+
+    /// Checks a session for leaks; `None` under other tools than memcheck. The first check of a backend only sets the
+    /// mark that later ones count from.
+    ///
+    /// # Errors
+    /// The check has no answer.
+    pub async fn leak_check(
+        &self,
+        session: &Session,
+        process: u32,
+        place: Place,
+    ) -> Result<Option<LeakCheck>, Fault> {
+        let Some(memcheck) = self.tooling.memcheck() else { return Ok(None) };
+        let pid = session.pid();
+        let is_first = !self.maps().checked.contains_key(&pid);
+        let check = if is_first { Check::Mark } else { Check::Increased };
+        let answer = memcheck
+            .leak_check(pid, check, CHECK_LIMIT)
+            .await
+            .map_err(|error| Fault::Infrastructure(chain(&error)))?;
+        let map = AddressMap::from_maps(&answer.maps);
+        let parsed = parse_leak_check(&answer.text, &map);
+        self.maps().checked.insert(pid, (map, place));
+        Ok(Some(LeakCheck {
+            session: session.number(),
+            process,
+            phase: place.phase,
+            round: place.round,
+            operations: place.operations,
+            records: parsed.records,
+            at_exit: false,
+            took_us: u64::try_from(answer.took.as_micros()).unwrap_or(u64::MAX),
+        }))
+    }
+
+    /// Reads the postmaster's mappings: libraries that are preloaded lie at the same place in all its children.
+    pub fn remember_postmaster(&self, pid: u32) {
+        if self.tooling.memcheck().is_some() {
+            let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+            self.maps().postmaster = AddressMap::from_maps(&maps);
+        }
+    }
+
+    /// Where the objects of a process lie, as far as is known.
+    pub fn map_of(&self, pid: u32) -> AddressMap {
+        let maps = self.maps();
+        maps.checked.get(&pid).map_or(&maps.postmaster, |(map, _)| map).clone()
+    }
+
+    /// Where in the workload a backend was checked last.
+    pub fn last_place(&self, pid: u32) -> Option<Place> {
+        self.maps().checked.get(&pid).map(|(_, place)| *place)
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// RssAnon plus swap of a backend after its allocator gave back what it can, in bytes; `None`: not possible here.
+    /// Under a tool that replaces the allocator there is nothing to trim.
+    pub async fn trimmed(&self, pid: u32) -> Option<u64> {
+        if self.tooling.tool != Tool::Plain || !malloc_trim(pid).await {
+            return None;
+        }
+        rss_anon_now(pid).ok().flatten()
+    }
+}

