@@ -21,6 +21,9 @@ pub struct AgentConfig {
     pub runner: Vec<OsString>,
     /// Further `pg_config`s to offer, beside those that are found.
     pub pg_configs: Vec<PathBuf>,
+    /// When the daemon is asked to end: cancel all jobs and wait until they are gone (`pgsoak run`), instead of leaving them
+    /// to the next daemon on the data folder.
+    pub stop_jobs_on_shutdown: bool,
 }
 
 /// Where a coordinator listens.
