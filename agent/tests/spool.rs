@@ -1,5 +1,9 @@
 //! The spool from both ends: torn and damaged files, a reader that tails, release, recovery, full disks.
-#![expect(clippy::unwrap_used, reason = "helpers of a test; a failure here is the report")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of a test; a failure here is the report"
+)]
 
 use pgsoak_agent::spool::{
     AppendError, Batch, ReadSpoolError, SpoolLimits, SpoolReader, SpoolWriter, last_sequence,
@@ -329,7 +333,7 @@ fn gaps(frames: &[wire::Frame]) -> Vec<Gap> {
 fn a_full_spool_leaves_samples_out_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let limits = SpoolLimits {
-        disk_bytes: 1500,
+        disk_bytes: 1000,
         segment_bytes: 400,
         sync_every: Duration::from_millis(10),
         ..SpoolLimits::default()

@@ -42,9 +42,12 @@ fn fits(body: &Body) -> bool {
     body.encoded_len() + ENVELOPE_BYTES <= MAX_FRAME_BYTES
 }
 
-/// Keeps the records that grew or weigh the most, and one more of each kind for the rest.
+/// Keeps the records that grew or weigh the most, and one more of each kind for the rest and what has no stack anyway.
 fn fold_leaks(records: &mut Vec<LeakRecord>, keep: usize) {
-    records.sort_by_key(|r| std::cmp::Reverse((r.bytes_delta.unsigned_abs(), r.bytes)));
+    records.sort_by_key(|r| {
+        (r.stack.is_empty(), std::cmp::Reverse((r.bytes_delta.unsigned_abs(), r.bytes)))
+    });
+    let keep = keep.min(records.partition_point(|r| !r.stack.is_empty()));
     let mut rest: BTreeMap<i32, LeakRecord> = BTreeMap::new();
     for record in records.drain(keep.min(records.len())..) {
         let sum = rest
@@ -60,7 +63,8 @@ fn fold_leaks(records: &mut Vec<LeakRecord>, keep: usize) {
 
 /// Keeps the most frequent errors, and one more for the rest.
 fn fold_errors(errors: &mut Vec<MemcheckError>, keep: usize) {
-    errors.sort_by_key(|error| std::cmp::Reverse(error.count));
+    errors.sort_by_key(|error| (error.stack.is_empty(), std::cmp::Reverse(error.count)));
+    let keep = keep.min(errors.partition_point(|error| !error.stack.is_empty()));
     let rest = errors.drain(keep.min(errors.len())..);
     let count = rest.fold(0_u64, |sum, error| sum.saturating_add(error.count));
     if count > 0 {

@@ -351,7 +351,11 @@ impl State {
                     gap.ticks = gap.ticks.saturating_add(1);
                 }
                 _ => {
-                    self.left_out.push(Gap { first_tick: *tick, ticks: 1, cause: cause.to_owned() })
+                    self.left_out.push(Gap {
+                        first_tick: *tick,
+                        ticks: 1,
+                        cause: cause.to_owned(),
+                    });
                 }
             }
         }
