@@ -1,13 +1,20 @@
 //! The agent: takes jobs from a coordinator and runs each in a process of its own.
 //!
 //! Floors, lowest first: `config`, `privilege`, `environment` · `folder` (the job's folder: the only thing that daemon and
-//! runner share) · `probe` (/proc, cgroup), `spool` · `sampler`, `capabilities`, `package` · `tree` · `tools` ·
-//! `cluster`, `workers` · `runner` · `link` · `app`. `tests/shape.rs` reads the floors from here.
+//! runner share) · `probe` (/proc, cgroup), `spool` · `sampler`, `package` · `tree` · `tools` ·
+//! `cluster`, `workers`, `capabilities` · `runner` · `link` · `app`. `tests/shape.rs` reads the floors from here.
 
+pub mod capabilities;
 pub mod cluster;
 pub mod config;
+pub mod folder;
+pub mod environment;
 pub mod package;
+pub mod privilege;
 pub mod probe;
 pub mod sampler;
 pub mod tools;
 pub mod tree;
+pub mod spool;
+pub mod runner;
+pub mod workers;
