@@ -4,7 +4,6 @@
 //! channel's file name from (LOGNAME, USER, HOST, HOSTNAME): PostgreSQL overwrites its environment to show its process title, and a
 //! backend whose name no longer matches dies at the first check.
 
-pub mod artifacts;
 pub mod heaptrack;
 pub mod memcheck;
 pub mod trim;
@@ -13,6 +12,7 @@ use crate::tools::heaptrack::Heaptrack;
 use crate::tools::memcheck::Memcheck;
 use pgsoak_proto::job::Tool;
 use std::{
+    collections::BTreeMap,
     env,
     ffi::{OsStr, OsString},
     fs, io,
@@ -203,21 +203,29 @@ impl Tooling {
     /// # Errors
     /// The tool's folder cannot be read.
     pub fn seen(&self) -> io::Result<Vec<u32>> {
+        Ok(self.reports()?.into_keys().collect())
+    }
+
+    /// What the tool wrote for each process, by pid. Complete once the server has stopped.
+    ///
+    /// # Errors
+    /// The tool's folder cannot be read.
+    pub fn reports(&self) -> io::Result<BTreeMap<u32, PathBuf>> {
         let pid_of: fn(&str) -> Option<&str> = match self.tool {
-            Tool::Plain => return Ok(Vec::new()),
+            Tool::Plain => return Ok(BTreeMap::new()),
             Tool::Memcheck => |name| name.strip_suffix(".log"),
             Tool::Massif => |name| name.strip_prefix("massif."),
             Tool::Heaptrack => |name| name.strip_prefix("ht.")?.strip_suffix(".raw"),
         };
-        let mut pids = Vec::new();
+        let mut reports = BTreeMap::new();
         for entry in fs::read_dir(&self.folder)? {
-            let name = entry?.file_name();
+            let entry = entry?;
+            let name = entry.file_name();
             if let Some(pid) = name.to_str().and_then(pid_of).and_then(|pid| pid.parse().ok()) {
-                pids.push(pid);
+                reports.insert(pid, entry.path());
             }
         }
-        pids.sort_unstable();
-        Ok(pids)
+        Ok(reports)
     }
 }
 

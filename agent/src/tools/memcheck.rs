@@ -5,6 +5,8 @@
 
 use crate::tools::ToolError;
 use crate::tools::bare_environment;
+use pgsoak_analysis::valgrind::LEAK_CHECK_COMMAND;
+use pgsoak_analysis::valgrind::MEMCHECK_OPTIONS;
 use std::{
     ffi::OsString,
     fs, io,
@@ -15,8 +17,6 @@ use std::{
 };
 use tokio::{process::Command, time::Instant};
 
-/// Frames per stack that valgrind records; PostgreSQL's own path from `main` to a function takes some twenty.
-const CALLERS: u32 = 40;
 /// What PostgreSQL itself is known for and no extension can help: padding written to files.
 const SUPPRESSIONS: &str = include_str!("postgres.supp");
 /// Longest answer that is read, in bytes; the first check of a large heap says some hundred kilobytes.
@@ -97,8 +97,8 @@ impl Check {
     /// The words that valgrind takes.
     const fn words(self) -> &'static [&'static str] {
         match self {
-            Self::Mark => &["leak_check", "summary", "reachable", "increased"],
-            Self::Increased => &["leak_check", "full", "reachable", "increased", "unlimited"],
+            Self::Mark => &["leak_check", "summary", "kinds", "all", "increased"],
+            Self::Increased => LEAK_CHECK_COMMAND,
         }
     }
 }
@@ -128,18 +128,14 @@ impl Memcheck {
             whole.push(path);
             whole
         };
-        let mut options: Vec<OsString> = vec![
-            "--tool=memcheck".into(),
+        let mut options: Vec<OsString> = MEMCHECK_OPTIONS.iter().map(OsString::from).collect();
+        options.extend([
+            // Else a forked child gets no channel for vgdb.
             "--trace-children=yes".into(),
-            // At exit as well, for processes that no live check reached; blocks still reachable are the live checks' matter.
-            "--leak-check=full".into(),
-            "--show-leak-kinds=definite,possible".into(),
             "--vgdb=yes".into(),
-            "--error-limit=no".into(),
-            format!("--num-callers={CALLERS}").into(),
             self.prefix_option(),
             with("--log-file=", &self.folder.join("%p.log")),
-        ];
+        ]);
         options.extend(self.suppressions.iter().map(|path| with("--suppressions=", path)));
         options
     }
