@@ -1,8 +1,9 @@
 //! The analysis: pure, no async, no clock, no I/O beyond readers.
 //!
-//! Floors, lowest first: `result` (what programs read), `stats`, `figures` (for people) · `stack` (names, fingerprints, owners) · `valgrind`
-//! (text to records) · `evidence` (frames to what a verdict reads) · `rounds` · `leaks`, `budgets`, `checks`, `ledger` (one line of evidence
-//! each) · `facts` (all lines of all jobs) · `compare` (candidate against baseline) · `verdict` (their combination) · `report`.
+//! Floors, lowest first: `result` (what programs read), `stats`, `figures` (for people) · `trend` (growth over time) · `judge` (series from
+//! anywhere) · `stack` (names, fingerprints, owners) · `valgrind` (text to records) · `evidence` (frames to what a verdict reads) ·
+//! `rounds` · `leaks`, `budgets`, `checks`, `ledger` (one line of evidence each) · `facts` (all lines of all jobs) · `compare` (candidate
+//! against baseline) · `verdict` (their combination) · `report`.
 
 pub mod budgets;
 pub mod checks;
@@ -11,8 +12,8 @@ pub mod evidence;
 pub mod facts;
 pub mod figures;
 pub mod heap;
-pub mod leaks;
 pub mod judge;
+pub mod leaks;
 pub mod ledger;
 pub mod report;
 pub mod result;
