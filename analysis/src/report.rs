@@ -1,6 +1,20 @@
 //! A run's result as people and programs read it: Markdown, JSON, JUnit XML, HTML.
+//!
+//! Pure text from a [`RunResult`]; the same result gives the same bytes. What is in the tables is decided once, in `table`, so that
+//! all formats, and the command line, say the same.
 
-use crate::result::RunResult;
+mod html;
+mod junit;
+mod markdown;
+mod table;
+
+pub use html::to_html;
+pub use junit::to_junit;
+pub use markdown::to_markdown;
+pub use table::{Table, budgets, comparisons, environment, findings, jobs};
+
+use crate::result::{Finding, RunResult, Verdict};
+use crate::verdict::decides;
 
 /// Indented JSON, with a line break at its end.
 pub fn to_json(result: &RunResult) -> String {
@@ -9,17 +23,65 @@ pub fn to_json(result: &RunResult) -> String {
     text
 }
 
-/// What `pgsoak report` prints.
-pub fn to_markdown(result: &RunResult) -> String {
-    format!("# {}\n\n{}\n", result.plan, result.sentence)
+/// Findings shown before everything else.
+const MATTER: usize = 3;
+
+/// The findings that matter most: what decides first, each cause once.
+fn matter(result: &RunResult) -> Vec<&Finding> {
+    let mut first: Vec<&Finding> = result
+        .findings
+        .iter()
+        .filter(|finding| decides(finding) && finding.verdict != Verdict::Pass)
+        .collect();
+    // `sort_by_key` is stable: within a verdict the order of the result stands.
+    first.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
+    first.truncate(MATTER);
+    first
 }
 
-/// One test suite per job; findings that fail are failures, those that could not be judged are errors.
-pub fn to_junit(result: &RunResult) -> String {
-    format!("<testsuites name=\"{}\"/>\n", result.plan)
+/// "tview_ddl, phase steady, plain, pg_tviews@0.1.0 (candidate), on a, b"
+fn place(finding: &Finding) -> String {
+    if finding.workload.is_empty() {
+        return "the whole run".to_owned();
+    }
+    let mut parts = vec![finding.workload.clone()];
+    if !finding.phase.is_empty() {
+        parts.push(format!("phase {}", finding.phase));
+    }
+    parts.push(finding.tool.to_string());
+    parts.push(format!("{} ({})", finding.build, finding.arm));
+    if !finding.hosts.is_empty() {
+        parts.push(format!("on {}", finding.hosts.join(", ")));
+    }
+    parts.join(", ")
 }
 
-/// One page that needs nothing else.
-pub fn to_html(result: &RunResult) -> String {
-    format!("<!doctype html><title>{}</title>", result.plan)
+/// What the run would have failed, as a sentence; empty: nothing of that kind was judged.
+fn detects(result: &RunResult) -> String {
+    use crate::figures::rate_text;
+    let detects = &result.detects;
+    let mut parts = Vec::new();
+    if let Some(limit) = detects.bytes_per_operation {
+        parts.push(format!("{} per operation in memory contexts", rate_text(limit)));
+    }
+    if let Some(limit) = detects.bytes_per_operation_outside_contexts {
+        parts.push(format!("{} per operation outside them", rate_text(limit)));
+    }
+    if let Some(limit) = detects.bytes_per_second {
+        parts.push(format!("{} per second of one process", rate_text(limit)));
+    }
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!("Steady growth from {} on would have failed this run.", parts.join(", ")),
+    }
+}
+
+/// The word of a verdict.
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "pass",
+        Verdict::Inconclusive => "inconclusive",
+        Verdict::Invalid => "invalid",
+        Verdict::Fail => "fail",
+    }
 }
