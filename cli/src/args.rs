@@ -49,6 +49,14 @@ pub enum Verb {
     Check(CheckArgs),
     /// Say whether this host can run jobs, and what is missing.
     Doctor(DoctorArgs),
+    /// Read heaptrack files from anywhere: top sites, flame graphs, differences.
+    Heap(HeapArgs),
+    /// Read memcheck logs from anywhere: leaks and errors by stack and owner.
+    Leaks(LeaksArgs),
+    /// Read massif files from anywhere: the peak by stack.
+    Massif(MassifArgs),
+    /// Judge memory series from anywhere for growth over time.
+    Judge(JudgeArgs),
     /// List the workloads and plans that come with pgsoak, or print one.
     Library(LibraryArgs),
 }
@@ -351,6 +359,125 @@ pub struct DoctorArgs {
 pub struct LibraryArgs {
     /// Print this workload or plan.
     pub name: Option<String>,
+}
+
+/// `heap`
+#[derive(Debug, Args)]
+pub struct HeapArgs {
+    /// What to do with the file.
+    #[command(subcommand)]
+    pub verb: HeapVerb,
+}
+
+/// Verbs of `heap`. Files are raw or interpreted, plain, .gz or .zst.
+#[derive(Debug, Subcommand)]
+pub enum HeapVerb {
+    /// Totals and the sites that hold most, by bytes at the peak.
+    Top {
+        /// A heaptrack file.
+        file: PathBuf,
+        /// Rows.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Everything, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// A flame graph (SVG); of two files, their difference.
+    Flame {
+        /// One heaptrack file, or two: before and after.
+        #[arg(required = true, num_args = 1..=2)]
+        files: Vec<PathBuf>,
+        /// What the width means.
+        #[arg(long, value_enum, default_value_t = Cost::Peak)]
+        cost: Cost,
+        /// Where to write it. Default: standard output.
+        #[arg(long, short, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// What the second did that the first did not, site by site.
+    Diff {
+        /// Before.
+        before: PathBuf,
+        /// After.
+        after: PathBuf,
+        /// Rows.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Everything, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bytes live over time, as CSV or JSON.
+    Series {
+        /// A heaptrack file.
+        file: PathBuf,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `leaks`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  pgsoak leaks logs/*.log --extension pg_tviews")]
+pub struct LeaksArgs {
+    /// Logs of memcheck (text), one per process.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// The extension whose code counts as its own (may be given again).
+    #[arg(long, value_name = "NAME")]
+    pub extension: Vec<String>,
+    /// Still-reachable blocks as well.
+    #[arg(long)]
+    pub reachable: bool,
+    /// Rows.
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+    /// Everything, for programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `massif`
+#[derive(Debug, Args)]
+pub struct MassifArgs {
+    /// Files of massif (massif.out.PID).
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Rows.
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+    /// One line of JSON for each file.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `judge`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pgsoak judge runs/*/ --json\n  pgsoak judge memory-over-time.csv"
+)]
+pub struct JudgeArgs {
+    /// Folders of host<k>.csv (t_s, ops, rows, bNN, bNN_pid …) with meta.json, or single CSV files (timestamp,rss_kb,vsz_kb,heap_mb).
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// One line of JSON for each, in order.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a flame graph measures.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Cost {
+    /// Bytes live when the whole heap was at its peak.
+    Peak,
+    /// Bytes live at the end.
+    Leaked,
+    /// Calls.
+    Allocations,
+    /// Calls whose block was freed before the next allocation.
+    Temporary,
 }
 
 #[cfg(test)]

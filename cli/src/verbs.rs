@@ -7,7 +7,11 @@ mod cancel;
 mod check;
 mod coordinator;
 mod doctor;
+mod heap;
+mod judge;
+mod leaks;
 mod library;
+mod massif;
 mod report;
 mod run;
 mod runs;
@@ -53,6 +57,10 @@ pub fn dispatch(cli: Cli) -> u8 {
             Verb::Artifacts(args) => artifacts::run(args).await,
             Verb::Check(args) => check::run(args).await,
             Verb::Doctor(args) => doctor::run(args).await,
+            Verb::Heap(args) => heap::run(args).await,
+            Verb::Leaks(args) => leaks::run(args).await,
+            Verb::Massif(args) => massif::run(args).await,
+            Verb::Judge(args) => judge::run(args).await,
             Verb::Library(args) => library::run(&args),
         }
     })
