@@ -3,4 +3,10 @@
 //! Floors, lowest first: `config` · `domain` (states; pure) · `decide` (placement, liveness; pure) · `store` (sled) ·
 //! `engine` (the task that owns all state) · `rpc` · `app`.
 
+pub mod app;
 pub mod config;
+pub mod decide;
+pub mod domain;
+pub mod engine;
+pub mod rpc;
+pub mod store;

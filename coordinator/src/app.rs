@@ -1,0 +1,211 @@
+//! Starts a coordinator and stops it again: lock, store, engine, servers. Every task is joined here.
+
+use crate::config::CoordinatorConfig;
+use crate::domain::limits::Limits;
+use crate::engine::task;
+use crate::rpc::server;
+use crate::store::open::OpenStoreError;
+use crate::store::{Store, StoreError};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use tokio::task::JoinHandle;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, info, info_span, warn};
+
+mod lock;
+mod sockets;
+
+/// How long open requests may go on after a shutdown began.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why a coordinator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be made or read.
+    #[error("prepare the data folder {}: {source}", path.display())]
+    DataFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another coordinator has it.
+    #[error(
+        "data folder {} is in use by another coordinator (pid {pid}); stop that one, or give this one another --data-dir",
+        path.display()
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// As the other one wrote it into its lock; "unknown" when it did not.
+        pid: String,
+    },
+    /// The store does not open.
+    #[error("open the store")]
+    Store(#[from] OpenStoreError),
+    /// What it holds cannot be read.
+    #[error("read the store")]
+    Load(#[from] StoreError),
+    /// The address is taken.
+    #[error(
+        "{address} is in use by another program; stop it, or choose another address with --listen (port 0 takes a free one)"
+    )]
+    AddressInUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Somebody answers on the socket already.
+    #[error("the Unix socket {} is in use by another program; stop it, or choose another one", path.display())]
+    SocketInUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Listening failed for another reason.
+    #[error("listen on {what}")]
+    Listen {
+        /// Address or path.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Neither TCP nor a socket.
+    #[error("a coordinator needs an address to listen on (--listen) or a Unix socket")]
+    NowhereToListen,
+}
+
+/// A coordinator that runs. Dropping it without [`Running::shutdown`] leaves its tasks behind.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens on TCP, with the real port.
+    pub tcp: Option<SocketAddr>,
+    /// Where it listens on a Unix socket.
+    pub socket: Option<PathBuf>,
+    /// Ends servers, sessions and streams.
+    shutdown: CancellationToken,
+    /// Ends the engine, after they have.
+    engine_stop: CancellationToken,
+    /// Fires when the engine ended by itself: the store cannot be written any more.
+    engine_gone: CancellationToken,
+    engine: JoinHandle<()>,
+    servers: Vec<JoinHandle<()>>,
+    streams: TaskTracker,
+    store: Store,
+    _lock: lock::DataLock,
+}
+
+/// Starts a coordinator.
+///
+/// # Errors
+///
+/// Nothing runs when this fails.
+pub async fn start(config: CoordinatorConfig) -> Result<Running, StartError> {
+    start_with(config, Limits::default()).await
+}
+
+/// As [`start`], with other limits than the usual ones: for tests and simulations.
+///
+/// # Errors
+///
+/// As [`start`].
+pub async fn start_with(config: CoordinatorConfig, limits: Limits) -> Result<Running, StartError> {
+    if config.listen.is_none() && config.socket.is_none() {
+        return Err(StartError::NowhereToListen);
+    }
+    let lock = lock::DataLock::take(&config.data_dir)?;
+    let tcp = match config.listen {
+        Some(address) => Some(sockets::tcp(address).await?),
+        None => None,
+    };
+    let unix = match &config.socket {
+        Some(path) => Some(sockets::unix(path).await?),
+        None => None,
+    };
+    let tcp_address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
+
+    let store = Store::open(&config.data_dir).await?;
+    let shutdown = CancellationToken::new();
+    let engine_stop = CancellationToken::new();
+    let engine_gone = CancellationToken::new();
+    let (handle, engine) = task::spawn(&config, limits, store.clone(), engine_stop.clone()).await?;
+    let engine = tokio::spawn({
+        let engine_gone = engine_gone.clone();
+        async move {
+            if let Err(error) = engine.await {
+                tracing::error!(%error, "the engine ended badly");
+            }
+            engine_gone.cancel();
+        }
+    });
+    let services = server::Services::new(handle, store.clone(), limits, shutdown.clone());
+    let streams = services.tasks().clone();
+    let servers = serve(tcp, unix, services).await;
+    info!(tcp = ?tcp_address, socket = ?config.socket, data = %config.data_dir.display(), "coordinator is up");
+    Ok(Running {
+        tcp: tcp_address,
+        socket: config.socket,
+        shutdown,
+        engine_stop,
+        engine_gone,
+        engine,
+        servers,
+        streams,
+        store,
+        _lock: lock,
+    })
+}
+
+async fn serve(
+    tcp: Option<tokio::net::TcpListener>,
+    unix: Option<tokio::net::UnixListener>,
+    services: server::Services,
+) -> Vec<JoinHandle<()>> {
+    let mut servers = Vec::new();
+    if let Some(listener) = tcp {
+        let serving = server::serve_tcp(services.clone(), listener).await;
+        servers.push(tokio::spawn(serving.instrument(info_span!("server", on = "tcp"))));
+    }
+    if let Some(listener) = unix {
+        let serving = server::serve_unix(services, listener).await;
+        servers.push(tokio::spawn(serving.instrument(info_span!("server", on = "unix"))));
+    }
+    servers
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Ends everything: no new requests, sessions closed, state synced, tasks joined.
+    pub async fn shutdown(self) {
+        self.shutdown.cancel();
+        for server in self.servers {
+            let abort = server.abort_handle();
+            if tokio::time::timeout(DRAIN, server).await.is_err() {
+                warn!("requests did not end in time; they are cut off");
+                abort.abort();
+            }
+        }
+        self.streams.close();
+        if tokio::time::timeout(DRAIN, self.streams.wait()).await.is_err() {
+            warn!(
+                streams = self.streams.len(),
+                "streams did not end in time; they are left behind"
+            );
+        }
+        self.engine_stop.cancel();
+        if let Err(error) = self.engine.await {
+            warn!(%error, "the engine ended badly");
+        }
+        self.store.close().await;
+        if let Some(path) = &self.socket {
+            // It may be gone already; that is what is wanted.
+            let _ = std::fs::remove_file(path);
+        }
+        info!("coordinator is down");
+    }
+
+    /// Waits until the coordinator cannot go on by itself (its store cannot be written).
+    pub async fn failed(&self) {
+        self.engine_gone.cancelled().await;
+    }
+}

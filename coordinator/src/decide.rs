@@ -1,0 +1,9 @@
+//! Decides what to do about the fleet and the queue. Decides only: `engine` carries it out.
+//!
+//! No clock and no I/O: a whole snapshot and a time come in, steps go out. The first look after a restart and the
+//! thousandth in a quiet week run the same code.
+
+pub mod fitness;
+pub mod held;
+pub mod liveness;
+pub mod place;

@@ -1,0 +1,8 @@
+//! What the coordinator knows about runs, jobs and agents: states, steps between them, durable records. Pure.
+
+pub mod job;
+pub mod limits;
+pub mod record;
+pub mod run;
+pub mod short_id;
+pub mod time;

@@ -1,0 +1,43 @@
+//! How patient the coordinator is, and how much it takes at once.
+
+use std::time::Duration;
+
+/// Times and counts that no plan sets. The defaults are for the field; tests shorten them.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Between two looks at the fleet when nothing nudges.
+    pub tick_every: Duration,
+    /// Attempts of one job when attempts are lost or refused (an attempt that ended by itself is not repeated).
+    pub max_attempts: u32,
+    /// Least time after a job's hard end in which its agent may come back with evidence.
+    pub grace: Duration,
+    /// Longest silence of a job that is over and still owes artifacts (or, when cancelled, its last frame). Its run goes on
+    /// without them then; what comes later is stored all the same.
+    pub artifacts_wait: Duration,
+    /// How long a finished run stays in memory for artifacts that come late.
+    pub linger: Duration,
+    /// Before a job is offered again to an agent that refused it.
+    pub refusal_pause: Duration,
+    /// Longest a unary request may take.
+    pub request_timeout: Duration,
+    /// Requests in work at once over all connections; more are shed.
+    pub max_requests: usize,
+    /// Jobs that one plan may expand to.
+    pub max_jobs: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tick_every: Duration::from_secs(1),
+            max_attempts: 3,
+            grace: Duration::from_secs(600),
+            artifacts_wait: Duration::from_secs(30),
+            linger: Duration::from_secs(600),
+            refusal_pause: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(60),
+            max_requests: 512,
+            max_jobs: 5_000,
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Carries decisions out: one task owns the state of all runs, jobs and agents; others talk to it through a handle.
+//!
+//! A request changes memory and notes what has to be written and said. Then everything noted is written at once, and
+//! only when it is durable are messages sent and callers answered: nobody ever hears of a step that a crash could undo.
+
+pub mod clock;
+pub mod handle;
+pub mod judging;
+pub mod task;
+
+mod look;
+mod requests;
+mod restore;
+mod sessions;
+mod state;
+mod views;

@@ -1,0 +1,178 @@
+//! Judges a run from its stored evidence: reads frames on blocking threads, folds them as they come, asks `analysis`.
+//!
+//! A pure function of what is stored, so it can be done again (`replay`) and gives the same bytes.
+
+use crate::domain::job::JobState;
+use crate::domain::record::RunInput;
+use crate::engine::handle::{JobSnapshot, RunSnapshot};
+use crate::store::Store;
+use crate::store::run_db::StoredFrame;
+use pgsoak_analysis::evidence::{AttemptEvidence, JobEvidence, RunEvidence};
+use pgsoak_analysis::result::{Detects, RunResult, Verdict};
+use pgsoak_analysis::{report, verdict};
+use pgsoak_proto::evidence::Frame;
+use pgsoak_proto::id::{JobId, RunId};
+use pgsoak_proto::job::{JobSpec, Outcome};
+use pgsoak_workloads::{plan::Plan, workload::Workload};
+use std::sync::mpsc;
+use tracing::{error, warn};
+
+/// Frames between the thread that reads and the thread that folds.
+const FRAMES: usize = 64;
+/// What messages call the plan: the wire carries its text alone.
+pub const PLAN_FILE: &str = "plan.toml";
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// The run.
+    pub run: RunId,
+    /// The combined verdict.
+    pub verdict: Verdict,
+    /// One line for people.
+    pub sentence: String,
+    /// The whole result, as it is stored and printed.
+    pub json: String,
+}
+
+/// Why a run cannot be judged.
+#[derive(Debug, thiserror::Error)]
+pub enum JudgeError {
+    /// Its plan no longer parses.
+    #[error("the stored plan does not parse: {0}")]
+    Plan(String),
+    /// The judging itself broke.
+    #[error("the judging broke off: {0}")]
+    Broke(String),
+}
+
+/// Judges a run. One that cannot be judged is `invalid`, and says why: it is over all the same.
+pub async fn judge_run(store: &Store, run: &RunSnapshot, input: &RunInput) -> Judgement {
+    match result_of(store, run, input).await {
+        Ok(result) => Judgement {
+            run: run.record.run,
+            verdict: result.verdict,
+            sentence: result.sentence.clone(),
+            json: report::to_json(&result),
+        },
+        Err(error) => {
+            error!(run = %run.record.run, %error, "the run cannot be judged");
+            let result = unjudged(run, &error);
+            Judgement {
+                run: run.record.run,
+                verdict: result.verdict,
+                sentence: result.sentence.clone(),
+                json: report::to_json(&result),
+            }
+        }
+    }
+}
+
+/// The result of a run, from its stored evidence.
+///
+/// # Errors
+///
+/// When its plan cannot be read, or `analysis` panics.
+pub async fn result_of(
+    store: &Store,
+    run: &RunSnapshot,
+    input: &RunInput,
+) -> Result<RunResult, JudgeError> {
+    let plan = Plan::parse(PLAN_FILE, &input.plan_toml).map_err(|problems| {
+        JudgeError::Plan(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })?;
+    let mut jobs = Vec::with_capacity(run.jobs.len());
+    for job in &run.jobs {
+        jobs.push(job_evidence(store, run.record.run, job, input).await?);
+    }
+    let evidence = RunEvidence { run: run.record.run, plan, jobs };
+    tokio::task::spawn_blocking(move || verdict::judge(&evidence))
+        .await
+        .map_err(|error| JudgeError::Broke(error.to_string()))
+}
+
+async fn job_evidence(
+    store: &Store,
+    run: RunId,
+    job: &JobSnapshot,
+    input: &RunInput,
+) -> Result<JobEvidence, JudgeError> {
+    let mut spec: JobSpec = job.spec.clone();
+    spec.workload_toml = input.workloads.get(&spec.workload_name).cloned().unwrap_or_default();
+    let workload =
+        Workload::parse(&spec.workload_name, &spec.workload_toml).map_err(|problems| {
+            JudgeError::Plan(
+                problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            )
+        })?;
+    let (outcome, reason) = match &job.record.state {
+        JobState::Over { outcome, reason, .. } => (*outcome, reason.clone()),
+        other => (Outcome::Infrastructure, format!("the job is {}", other.label())),
+    };
+    let attempt = match job.record.state.tenure() {
+        Some(tenure) => fold(store, run, spec.job, tenure.lease.attempt).await?,
+        None => AttemptEvidence::default(),
+    };
+    Ok(JobEvidence {
+        spec,
+        workload,
+        agent: job.agent.clone(),
+        attempts: job.record.state.attempts(),
+        outcome,
+        reason,
+        attempt,
+    })
+}
+
+/// Folds the frames of one attempt while they are being read: never more than [`FRAMES`] are in memory beside the series.
+async fn fold(
+    store: &Store,
+    run: RunId,
+    job: JobId,
+    attempt: u32,
+) -> Result<AttemptEvidence, JudgeError> {
+    let (frames, read) = mpsc::sync_channel::<Frame>(FRAMES);
+    let folding = tokio::task::spawn_blocking(move || AttemptEvidence::from_frames(read));
+    let reading = store
+        .read_frames(run, job, attempt, move |found| match checked(job, found) {
+            Some(frame) => frames.send(frame).is_ok(),
+            None => true,
+        })
+        .await;
+    if let Err(error) = reading {
+        // What was read counts; what was not is missing, and missing evidence never passes.
+        error!(%run, %job, attempt, %error, "evidence cannot be read to its end");
+    }
+    folding.await.map_err(|error| JudgeError::Broke(error.to_string()))
+}
+
+/// A stored frame, checked; `None` when it is damaged: its sequence is then missing from the evidence.
+pub fn checked(job: JobId, found: StoredFrame) -> Option<Frame> {
+    match found {
+        StoredFrame::Whole(frame) => {
+            let sequence = frame.sequence;
+            Frame::try_from(*frame)
+                .inspect_err(|error| warn!(%job, sequence, %error, "a stored frame is left out"))
+                .ok()
+        }
+        StoredFrame::Damaged { sequence, problem } => {
+            error!(%job, sequence, problem, "a stored frame is damaged; it is left out");
+            None
+        }
+    }
+}
+
+fn unjudged(run: &RunSnapshot, error: &JudgeError) -> RunResult {
+    RunResult {
+        run: run.record.run,
+        plan: run.record.plan.clone(),
+        verdict: Verdict::Invalid,
+        sentence: format!("invalid: the run could not be judged: {error}"),
+        detects: Detects::default(),
+        findings: Vec::new(),
+        budgets: Vec::new(),
+        comparisons: Vec::new(),
+        jobs: Vec::new(),
+        engine: verdict::ENGINE,
+    }
+}

@@ -1,0 +1,64 @@
+//! Back into memory: everything at a start, single finished runs when an agent still holds something of them.
+
+use crate::domain::record::AgentRecord;
+use crate::engine::state::{AgentEntry, State};
+use crate::store::catalogue::{Loaded, OpenRun};
+use crate::store::{Store, StoreError};
+use pgsoak_proto::id::JobId;
+use tracing::{info, warn};
+
+impl State {
+    /// Everything as it was when the last coordinator ended, however it ended. Attempts that were live count as
+    /// unreachable until their agents say what they hold.
+    pub(crate) fn restore(&mut self, loaded: Loaded) {
+        let Loaded { open_runs, agents, fence, damage } = loaded;
+        self.fence = fence;
+        for record in agents {
+            self.restore_agent(record);
+        }
+        let runs = open_runs.len();
+        for OpenRun { record, input, jobs } in open_runs {
+            let highest = jobs
+                .iter()
+                .filter_map(|(_, job)| job.state.tenure())
+                .map(|tenure| tenure.lease.fence)
+                .max();
+            self.fence = self.fence.max(highest.unwrap_or(0));
+            self.insert_run(record, input, jobs);
+        }
+        info!(runs, agents = self.agents.len(), fence = self.fence, "state is restored");
+        if !damage.is_empty() {
+            warn!(records = damage.len(), "damaged records were left out");
+        }
+    }
+
+    fn restore_agent(&mut self, record: AgentRecord) {
+        let seen_at = record.last_seen_at;
+        self.agents.insert(record.agent, AgentEntry { record, session: None, seen_at });
+    }
+
+    /// Loads the finished runs of these jobs, where memory does not have them.
+    pub(crate) async fn recall(&mut self, store: &Store, jobs: Vec<JobId>) {
+        for job in jobs {
+            if self.run_of_job.contains_key(&job) {
+                continue;
+            }
+            match recall_one(store, job).await {
+                Ok(Some(OpenRun { record, input, jobs })) => {
+                    info!(run = %record.run, %job, "recalled: an agent holds something of it");
+                    self.insert_run(record, input, jobs);
+                }
+                Ok(None) => {}
+                Err(error) => warn!(%job, %error, "a held job cannot be looked up"),
+            }
+        }
+    }
+}
+
+async fn recall_one(store: &Store, job: JobId) -> Result<Option<OpenRun>, StoreError> {
+    let Some(run) = store.run_of_job(job).await? else { return Ok(None) };
+    let Some(record) = store.run(run).await? else { return Ok(None) };
+    let jobs = store.jobs(&record).await?;
+    let input = store.input(run).await?.unwrap_or_default();
+    Ok(Some(OpenRun { record, input, jobs }))
+}

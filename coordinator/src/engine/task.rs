@@ -1,0 +1,244 @@
+//! The engine's task: requests in, one durable write a round, messages and answers out.
+
+use crate::config::CoordinatorConfig;
+use crate::domain::limits::Limits;
+use crate::engine::clock::Clock;
+use crate::engine::handle::{EngineHandle, QUEUE, Request};
+use crate::engine::judging::{self, Judgement};
+use crate::engine::state::{Effects, State};
+use crate::store::{Store, StoreError};
+use pgsoak_proto::id::AgentId;
+use pgsoak_proto::session::CoordinatorMessage;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Semaphore, mpsc, mpsc::error::TrySendError, watch},
+    task::{JoinHandle, JoinSet},
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, error, info_span, warn};
+
+/// Requests that share one write.
+const ROUND: usize = 128;
+/// How often a write that failed is tried before the engine ends. Agents and their jobs go on without it.
+const WRITE_TRIES: u32 = 5;
+const WRITE_PAUSE: Duration = Duration::from_millis(500);
+/// Judgements at once: each holds the series of a run in memory.
+const JUDGES: usize = 1;
+
+struct Task {
+    requests: mpsc::Receiver<Request>,
+    changes: watch::Sender<u64>,
+    state: State,
+    store: Store,
+    judging: JoinSet<Judgement>,
+    judges: Arc<Semaphore>,
+}
+
+/// Restores the state and starts the task. It ends when `shutdown` fires, or when the store cannot be written.
+///
+/// # Errors
+///
+/// When the catalogue cannot be read.
+pub async fn spawn(
+    config: &CoordinatorConfig,
+    limits: Limits,
+    store: Store,
+    shutdown: CancellationToken,
+) -> Result<(EngineHandle, JoinHandle<()>), StoreError> {
+    let clock = Clock::read();
+    let mut state = State::new(config, limits, clock);
+    state.restore(store.load().await?);
+    let (requests_in, requests) = mpsc::channel(QUEUE);
+    let (changes, changes_out) = watch::channel(0);
+    let handle = EngineHandle::new(config, requests_in, changes_out, clock);
+    let task = Task {
+        requests,
+        changes,
+        state,
+        store,
+        judging: JoinSet::new(),
+        judges: Arc::new(Semaphore::new(JUDGES)),
+    };
+    let join = tokio::spawn(task.run(shutdown).instrument(info_span!("engine")));
+    Ok((handle, join))
+}
+
+// === impl Task ===
+
+impl Task {
+    async fn run(mut self, shutdown: CancellationToken) {
+        let mut tick = tokio::time::interval(self.state.limits.tick_every);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(judged) = self.judging.join_next() => match judged {
+                    Ok(Judgement { run, verdict, sentence, json }) => {
+                        self.state.judged(run, verdict, sentence, &json);
+                    }
+                    Err(error) => error!(%error, "a judgement did not come to an end"),
+                },
+                request = self.requests.recv() => match request {
+                    Some(request) => self.serve_round(request).await,
+                    None => break,
+                },
+                _ = tick.tick() => self.state.is_dirty = true,
+            }
+            if self.state.is_dirty {
+                self.state.look();
+            }
+            if let Err(error) = self.carry_out().await {
+                error!(%error, "the catalogue cannot be written; the coordinator gives up (jobs go on without it)");
+                break;
+            }
+            self.start_judging();
+        }
+        self.judging.shutdown().await;
+        self.last_words().await;
+    }
+
+    async fn serve_round(&mut self, first: Request) {
+        self.serve(first).await;
+        for _ in 1..ROUND {
+            match self.requests.try_recv() {
+                Ok(request) => self.serve(request).await,
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Changes memory and notes effects. Awaits only to look up what memory does not have.
+    async fn serve(&mut self, request: Request) {
+        let state = &mut self.state;
+        match request {
+            Request::Submit(submission, reply) => {
+                let submitted = state.submit(*submission);
+                state.reply(reply, submitted);
+            }
+            Request::Cancel { run, reason, reply } => {
+                state.cancel(run, &reason);
+                let view = state.view(run);
+                state.reply(reply, view);
+            }
+            Request::View(run, reply) => {
+                let view = state.view(run);
+                state.reply(reply, view);
+            }
+            Request::Input(run, reply) => {
+                let input = state.runs.get(&run).map(|entry| Arc::clone(&entry.input));
+                state.reply(reply, input);
+            }
+            Request::Agents(reply) => {
+                let agents = state.agents();
+                state.reply(reply, agents);
+            }
+            Request::Check(specs, reply) => {
+                let places = state.check(&specs);
+                state.reply(reply, places);
+            }
+            Request::Hello(hello, outbound, reply) => {
+                let held = hello.held.iter().map(|held| held.lease.job).collect();
+                state.recall(&self.store, held).await;
+                let greeting = state.hello(*hello, outbound);
+                state.reply(reply, greeting);
+            }
+            Request::Gone(session) => state.gone(session),
+            Request::Heartbeat(session, jobs) => state.heartbeat(session, jobs),
+            Request::CheckLease(session, lease, reply) => {
+                let answer = state.check_lease(session, lease);
+                state.reply(reply, answer);
+            }
+            Request::Stored(session, stored) => state.stored(session, stored),
+            Request::Unusable(session, lease, problem) => {
+                state.unusable(session, lease, &problem);
+            }
+            Request::Artifact(session, run, lease, record) => {
+                state.artifact(session, run, lease, &record);
+            }
+            Request::Heard(session, lease) => state.job_heard(session, lease),
+            Request::Note(run, note) => state.note(run, note),
+            Request::Delivered(session, lease) => state.delivered(session, lease),
+            Request::CancelAcknowledged(session, lease) => {
+                state.cancel_acknowledged(session, lease);
+            }
+            Request::AssignmentRefused(session, refusal) => {
+                state.assignment_refused(session, &refusal);
+            }
+        }
+    }
+
+    /// Writes what was noted, then says it.
+    async fn carry_out(&mut self) -> Result<(), StoreError> {
+        let Effects { batch, sends, replies, close, is_visible } =
+            std::mem::take(&mut self.state.effects);
+        if !batch.is_empty() {
+            let mut tries = 0;
+            while let Err(error) = self.store.commit(batch.clone()).await {
+                tries += 1;
+                if tries >= WRITE_TRIES {
+                    return Err(error);
+                }
+                warn!(%error, tries, "the catalogue was not written; once more");
+                tokio::time::sleep(WRITE_PAUSE).await;
+            }
+        }
+        for (agent, message) in sends {
+            self.say(agent, message);
+        }
+        for reply in replies {
+            reply();
+        }
+        for run in close {
+            self.store.close_run(run).await;
+        }
+        if is_visible {
+            self.changes.send_modify(|version| *version = version.wrapping_add(1));
+        }
+        Ok(())
+    }
+
+    /// Never waits: a session that takes nothing is cut, and its agent comes back to a fresh one.
+    fn say(&mut self, agent: AgentId, message: CoordinatorMessage) {
+        let Some(entry) = self.state.agents.get_mut(&agent) else { return };
+        let Some(session) = &entry.session else { return };
+        match session.outbound.try_send(message) {
+            Ok(()) => {}
+            Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(_)) => {
+                warn!(%agent, "the session takes no messages; it is cut");
+                entry.session = None;
+            }
+        }
+    }
+
+    fn start_judging(&mut self) {
+        for run in std::mem::take(&mut self.state.to_judge) {
+            let Some(view) = self.state.view(run) else { continue };
+            let Some(input) = self.state.runs.get(&run).map(|entry| Arc::clone(&entry.input))
+            else {
+                continue;
+            };
+            let (store, judges) = (self.store.clone(), Arc::clone(&self.judges));
+            let judge = async move {
+                // Never closed.
+                let _permit = judges.acquire_owned().await;
+                judging::judge_run(&store, &view, &input).await
+            };
+            self.judging.spawn(judge.instrument(info_span!("judge", %run)));
+        }
+    }
+
+    /// When agents were last heard, for the next start.
+    async fn last_words(&mut self) {
+        for entry in self.state.agents.values_mut() {
+            entry.session = None;
+            entry.record.last_seen_at = entry.seen_at;
+            self.state.effects.batch.agent(&entry.record);
+        }
+        if let Err(error) = self.carry_out().await {
+            warn!(%error, "the last state of the agents was not written");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The services on the wire: sessions of agents, what people ask, health, reflection.
+//!
+//! Only translates: wire to checked types, errors to status codes (`status`), streams to channels. Decides nothing.
+
+pub mod server;
+
+mod control;
+mod evidence;
+mod fleet;
+mod report;
+mod session;
+mod status;
+mod submit;
+mod view;

@@ -1,0 +1,309 @@
+//! `Control`: what people and programs ask.
+
+use crate::domain::short_id;
+use crate::engine::handle::{JobSnapshot, RunSnapshot};
+use crate::rpc::server::Services;
+use crate::rpc::status::OrStatus as _;
+use crate::rpc::{evidence, report, submit, view};
+use pgsoak_proto::id::{JobId, RunId};
+use pgsoak_proto::job::JobSpec;
+use pgsoak_proto::wire;
+use pgsoak_proto::wire::control_server::Control;
+use std::{collections::HashMap, time::Duration};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// Between two views of a watched run.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// Views on their way: a slow watcher gets fewer, not older ones.
+const VIEWS: usize = 1;
+/// Runs in a list that asks for none in particular.
+const LIST: usize = 50;
+const MAX_LIST: usize = 1_000;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct ControlService {
+    services: Services,
+}
+
+impl ControlService {
+    pub(super) fn new(services: Services) -> Self {
+        Self { services }
+    }
+
+    /// The run that people mean.
+    async fn find(&self, text: &str) -> Result<RunId, Status> {
+        if let Ok(run) = text.parse::<RunId>()
+            && self.services.store.run(run).await.or_status()?.is_some()
+        {
+            return Ok(run);
+        }
+        let runs = self.services.store.run_ids().await.or_status()?;
+        short_id::find(text, runs.into_iter()).or_status()
+    }
+
+    async fn snapshot(&self, run: RunId) -> Result<RunSnapshot, Status> {
+        snapshot(&self.services, run).await
+    }
+}
+
+/// A run as it is now: from memory while it is alive, from the store when it is over.
+async fn snapshot(services: &Services, run: RunId) -> Result<RunSnapshot, Status> {
+    if let Some(live) = services.engine.view(run).await.or_status()? {
+        return Ok(live);
+    }
+    let record = services
+        .store
+        .run(run)
+        .await
+        .or_status()?
+        .ok_or_else(|| Status::not_found(format!("there is no run {run}")))?;
+    let agents = services.engine.agents().await.or_status()?;
+    let names: HashMap<_, _> =
+        agents.into_iter().map(|agent| (agent.record.agent, agent.record.name)).collect();
+    let jobs = services
+        .store
+        .jobs(&record)
+        .await
+        .or_status()?
+        .into_iter()
+        .map(|(spec, job)| JobSnapshot {
+            agent: job
+                .state
+                .tenure()
+                .and_then(|tenure| names.get(&tenure.agent).cloned())
+                .unwrap_or_default(),
+            spec,
+            record: job,
+            progress: None,
+            why: String::new(),
+        })
+        .collect();
+    Ok(RunSnapshot { record, jobs })
+}
+
+fn job_id(text: &str) -> Result<JobId, Status> {
+    text.parse().map_err(|error: pgsoak_proto::id::InvalidId| {
+        Status::invalid_argument(format!("job_id: {error}"))
+    })
+}
+
+/// Sends the run whenever it changed, until it is over or nobody watches.
+async fn watch(services: Services, run: RunId, views: mpsc::Sender<Result<wire::RunView, Status>>) {
+    let mut changes = services.engine.changes();
+    let mut last: Option<wire::RunView> = None;
+    loop {
+        changes.mark_unchanged();
+        let now = match snapshot(&services, run).await {
+            Ok(snapshot) => view::run(snapshot),
+            Err(status) => {
+                // A watcher that is gone needs no error.
+                let _ = views.send(Err(status)).await;
+                return;
+            }
+        };
+        let is_over = now.stage() == wire::RunStage::Finished;
+        if last.as_ref() != Some(&now) {
+            if views.send(Ok(now.clone())).await.is_err() {
+                return;
+            }
+            last = Some(now);
+        }
+        if is_over {
+            return;
+        }
+        tokio::select! {
+            () = services.shutdown.cancelled() => {
+                let _ = views.send(Err(Status::unavailable("the coordinator is shutting down"))).await;
+                return;
+            }
+            () = views.closed() => return,
+            () = tokio::time::sleep(WATCH_EVERY) => {}
+        }
+        tokio::select! {
+            () = services.shutdown.cancelled() => {}
+            () = views.closed() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    type WatchRunStream = ReceiverStream<Result<wire::RunView, Status>>;
+    type ReadEvidenceStream = ReceiverStream<Result<wire::StoredFrame, Status>>;
+    type ReadArtifactStream = ReceiverStream<Result<wire::ArtifactPiece, Status>>;
+
+    async fn submit_run(
+        &self,
+        request: Request<wire::SubmitRunRequest>,
+    ) -> Result<Response<wire::SubmitRunResponse>, Status> {
+        let wire::SubmitRunRequest { plan_toml, workloads, client_key } = request.into_inner();
+        submit::client_key(&client_key)?;
+        let known = self.services.store.run_of_key(client_key.clone()).await.or_status()?;
+        if let Some(run) = known {
+            return Ok(Response::new(wire::SubmitRunResponse {
+                run_id: run.to_string(),
+                is_new: false,
+            }));
+        }
+        let submission =
+            submit::submission(plan_toml, workloads, client_key, &self.services.limits)?;
+        let submitted = self.services.engine.submit(submission).await.or_status()?;
+        Ok(Response::new(wire::SubmitRunResponse {
+            run_id: submitted.run.to_string(),
+            is_new: submitted.is_new,
+        }))
+    }
+
+    async fn check_plan(
+        &self,
+        request: Request<wire::CheckPlanRequest>,
+    ) -> Result<Response<wire::CheckPlanResponse>, Status> {
+        let wire::CheckPlanRequest { plan_toml, workloads } = request.into_inner();
+        let submission =
+            submit::submission(plan_toml, workloads, String::new(), &self.services.limits)?;
+        let specs = submission.specs;
+        let places = self.services.engine.check(specs.clone()).await.or_status()?;
+        let jobs = specs
+            .into_iter()
+            .zip(places.jobs)
+            .map(|(spec, place)| {
+                let (agent, why_not) = match place {
+                    Ok(agent) => (agent, String::new()),
+                    Err(why) => (String::new(), why),
+                };
+                // As in a run's view: the file is what the caller sent.
+                let spec = JobSpec { workload_toml: String::new(), ..spec };
+                wire::PlacedJob { spec: Some((&spec).into()), agent, why_not }
+            })
+            .collect();
+        Ok(Response::new(wire::CheckPlanResponse { jobs }))
+    }
+
+    async fn list_runs(
+        &self,
+        request: Request<wire::ListRunsRequest>,
+    ) -> Result<Response<wire::ListRunsResponse>, Status> {
+        let wire::ListRunsRequest { limit, before, plan } = request.into_inner();
+        let limit = match usize::try_from(limit) {
+            Ok(0) => LIST,
+            Ok(limit) if limit <= MAX_LIST => limit,
+            _ => {
+                return Err(Status::invalid_argument(format!(
+                    "limit is {limit}; at most {MAX_LIST} runs are listed at once"
+                )));
+            }
+        };
+        let before = match before.as_str() {
+            "" => None,
+            text => Some(self.find(text).await?),
+        };
+        let plan = (!plan.is_empty()).then_some(plan);
+        let runs = self.services.store.list_runs(before, plan, limit).await.or_status()?;
+        Ok(Response::new(wire::ListRunsResponse {
+            runs: runs.iter().map(view::run_line).collect(),
+        }))
+    }
+
+    async fn get_run(
+        &self,
+        request: Request<wire::GetRunRequest>,
+    ) -> Result<Response<wire::RunView>, Status> {
+        let run = self.find(&request.into_inner().run_id).await?;
+        Ok(Response::new(view::run(self.snapshot(run).await?)))
+    }
+
+    async fn watch_run(
+        &self,
+        request: Request<wire::GetRunRequest>,
+    ) -> Result<Response<Self::WatchRunStream>, Status> {
+        let run = self.find(&request.into_inner().run_id).await?;
+        let (views, stream) = mpsc::channel(VIEWS);
+        self.services.tasks.spawn(watch(self.services.clone(), run, views));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn cancel_run(
+        &self,
+        request: Request<wire::CancelRunRequest>,
+    ) -> Result<Response<wire::RunView>, Status> {
+        let wire::CancelRunRequest { run_id, reason } = request.into_inner();
+        let run = self.find(&run_id).await?;
+        let reason = match reason.trim() {
+            "" => "cancelled".to_owned(),
+            reason => reason.chars().take(500).collect(),
+        };
+        let view = match self.services.engine.cancel(run, reason).await.or_status()? {
+            Some(live) => live,
+            None => self.snapshot(run).await?,
+        };
+        Ok(Response::new(view::run(view)))
+    }
+
+    async fn get_report(
+        &self,
+        request: Request<wire::GetReportRequest>,
+    ) -> Result<Response<wire::GetReportResponse>, Status> {
+        let wire::GetReportRequest { run_id, format, replay } = request.into_inner();
+        let run = self.find(&run_id).await?;
+        let snapshot = self.snapshot(run).await?;
+        report::report(&self.services, snapshot, format, replay).await.map(Response::new)
+    }
+
+    async fn read_evidence(
+        &self,
+        request: Request<wire::ReadEvidenceRequest>,
+    ) -> Result<Response<Self::ReadEvidenceStream>, Status> {
+        let wire::ReadEvidenceRequest { run_id, job_id: job, samples_only } = request.into_inner();
+        let run = self.find(&run_id).await?;
+        let snapshot = self.snapshot(run).await?;
+        let only = match job.as_str() {
+            "" => None,
+            text => {
+                let job = job_id(text)?;
+                if !snapshot.record.jobs.contains(&job) {
+                    return Err(Status::not_found(format!("run {run} has no job {job}")));
+                }
+                Some(job)
+            }
+        };
+        let frames = evidence::frames(&self.services, snapshot, only, samples_only);
+        Ok(Response::new(ReceiverStream::new(frames)))
+    }
+
+    async fn list_agents(
+        &self,
+        _request: Request<wire::ListAgentsRequest>,
+    ) -> Result<Response<wire::ListAgentsResponse>, Status> {
+        let agents = self.services.engine.agents().await.or_status()?;
+        Ok(Response::new(wire::ListAgentsResponse {
+            agents: agents.into_iter().map(view::agent).collect(),
+        }))
+    }
+
+    async fn list_artifacts(
+        &self,
+        request: Request<wire::GetRunRequest>,
+    ) -> Result<Response<wire::ListArtifactsResponse>, Status> {
+        let run = self.find(&request.into_inner().run_id).await?;
+        let found = self.services.store.artifacts(run).await.or_status()?;
+        Ok(Response::new(wire::ListArtifactsResponse {
+            artifacts: found.into_iter().map(view::artifact).collect(),
+        }))
+    }
+
+    async fn read_artifact(
+        &self,
+        request: Request<wire::ReadArtifactRequest>,
+    ) -> Result<Response<Self::ReadArtifactStream>, Status> {
+        let wire::ReadArtifactRequest { run_id, job_id: job, attempt, name } = request.into_inner();
+        let run = self.find(&run_id).await?;
+        let snapshot = self.snapshot(run).await?;
+        let job = job_id(&job)?;
+        let pieces = evidence::artifact(&self.services, &snapshot, job, attempt, &name).await?;
+        Ok(Response::new(ReceiverStream::new(pieces)))
+    }
+}

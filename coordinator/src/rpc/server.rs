@@ -1,0 +1,150 @@
+//! The tonic server: services, layers, limits. One for TCP and one for the Unix socket, with the same services.
+
+use crate::domain::limits::Limits;
+use crate::engine::handle::EngineHandle;
+use crate::rpc::control::ControlService;
+use crate::rpc::fleet::FleetService;
+use crate::store::Store;
+use pgsoak_proto::wire::control_server::ControlServer;
+use pgsoak_proto::wire::fleet_server::FleetServer;
+use pgsoak_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES};
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::server::{Router, TcpIncoming};
+use tower::{
+    ServiceBuilder,
+    layer::util::{Identity, Stack},
+    limit::GlobalConcurrencyLimitLayer,
+    load_shed::LoadShedLayer,
+};
+use tracing::{error, info_span, warn};
+
+/// Long streams die quietly in the field: a ping this often …
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
+/// … and an answer within this, or the connection is closed.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Streams on one connection.
+const STREAMS: u32 = 256;
+/// Unacknowledged bytes on a stream and on a connection: a few evidence batches.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+
+/// What the servers need. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Services {
+    pub(super) engine: EngineHandle,
+    pub(super) store: Store,
+    pub(super) limits: Limits,
+    /// Fires when sessions and streams are to end.
+    pub(super) shutdown: CancellationToken,
+    /// Every session and stream; joined by `app`.
+    pub(super) tasks: TaskTracker,
+    /// Over all connections of both servers.
+    limit: GlobalConcurrencyLimitLayer,
+}
+
+type Layers = Stack<Stack<GlobalConcurrencyLimitLayer, Stack<LoadShedLayer, Identity>>, Identity>;
+
+// === impl Services ===
+
+impl Services {
+    /// The services over an engine and its store.
+    pub fn new(
+        engine: EngineHandle,
+        store: Store,
+        limits: Limits,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let limit = GlobalConcurrencyLimitLayer::new(limits.max_requests);
+        Self { engine, store, limits, shutdown, tasks: TaskTracker::new(), limit }
+    }
+
+    /// Sessions and streams that are under way.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    async fn router(&self) -> Router<Layers> {
+        let fleet = FleetServer::new(FleetService::new(self.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let control = ControlServer::new(ControlService::new(self.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_serving::<FleetServer<FleetService>>().await;
+        reporter.set_serving::<ControlServer<ControlService>>().await;
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        // Descriptors are part of the program: a failure is its fault, and the services work without.
+        let v1 = reflection()
+            .build_v1()
+            .inspect_err(|error| error!(%error, "reflection does not start"))
+            .ok();
+        let v1alpha = reflection()
+            .build_v1alpha()
+            .inspect_err(|error| error!(%error, "reflection does not start"))
+            .ok();
+        tonic::transport::Server::builder()
+            .trace_fn(|request| info_span!("request", path = request.uri().path()))
+            // Of the answer's head: streams may go on for as long as they like.
+            .timeout(self.limits.request_timeout)
+            .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .tcp_keepalive(Some(KEEPALIVE_EVERY))
+            .tcp_nodelay(true)
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .layer(
+                ServiceBuilder::new()
+                    .layer(LoadShedLayer::new())
+                    .layer(self.limit.clone())
+                    .into_inner(),
+            )
+            .add_service(health)
+            .add_optional_service(v1)
+            .add_optional_service(v1alpha)
+            .add_service(fleet)
+            .add_service(control)
+    }
+}
+
+/// Serves on TCP until the shutdown, then until open requests are done.
+pub async fn serve_tcp(
+    services: Services,
+    listener: TcpListener,
+) -> impl Future<Output = ()> + Send {
+    let router = services.router().await;
+    let shutdown = services.shutdown.clone();
+    async move {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let served =
+            router.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await;
+        if let Err(error) = served {
+            warn!(%error, "the TCP server ended badly");
+        }
+    }
+}
+
+/// Serves on a Unix socket until the shutdown, then until open requests are done.
+pub async fn serve_unix(
+    services: Services,
+    listener: UnixListener,
+) -> impl Future<Output = ()> + Send {
+    let router = services.router().await;
+    let shutdown = services.shutdown.clone();
+    async move {
+        let incoming = UnixListenerStream::new(listener);
+        let served =
+            router.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await;
+        if let Err(error) = served {
+            warn!(%error, "the server on the Unix socket ended badly");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The keys of the catalogue: a letter for the kind, then ids, whose bytes sort by time.
+
+use pgsoak_proto::id::{AgentId, JobId, RunId};
+
+/// Prefix of all runs.
+pub(super) const RUNS: &[u8] = b"r";
+/// Prefix of all agents.
+pub(super) const AGENTS: &[u8] = b"a";
+/// Prefix of all jobs.
+pub(super) const JOBS: &[u8] = b"j";
+
+/// Names a record.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Key<'a> {
+    Run(RunId),
+    Input(RunId),
+    Spec(RunId, JobId),
+    Job(RunId, JobId),
+    RunOfJob(JobId),
+    Agent(AgentId),
+    Client(&'a str),
+    Fence,
+    Result(RunId),
+    Artifact(RunId, JobId, u32, &'a str),
+}
+
+impl Key<'_> {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Run(run) => join(b'r', &[run.as_bytes()]),
+            Self::Input(run) => join(b'i', &[run.as_bytes()]),
+            Self::Spec(run, job) => join(b's', &[run.as_bytes(), job.as_bytes()]),
+            Self::Job(run, job) => join(b'j', &[run.as_bytes(), job.as_bytes()]),
+            Self::RunOfJob(job) => join(b'o', &[job.as_bytes()]),
+            Self::Agent(agent) => join(b'a', &[agent.as_bytes()]),
+            Self::Client(key) => join(b'k', &[key.as_bytes()]),
+            Self::Fence => join(b'f', &[]),
+            Self::Result(run) => join(b'v', &[run.as_bytes()]),
+            Self::Artifact(run, job, attempt, name) => {
+                let attempt = attempt.to_be_bytes();
+                join(b'x', &[run.as_bytes(), job.as_bytes(), &attempt, name.as_bytes()])
+            }
+        }
+    }
+}
+
+fn join(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = vec![kind];
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+/// Prefix of the artifacts of a run.
+pub(super) fn artifacts_of(run: RunId) -> Vec<u8> {
+    join(b'x', &[run.as_bytes()])
+}
+
+/// The run of a key under [`RUNS`], piece number included.
+pub(super) fn run_of(key: &[u8]) -> Option<RunId> {
+    key.get(1..)?.first_chunk::<16>().map(|bytes| RunId::from_bytes(*bytes))
+}
+
+/// For messages about records whose key is all that is known.
+pub(super) fn describe(key: &[u8]) -> String {
+    let kind = match key.first() {
+        Some(b'r') => "run",
+        Some(b'i') => "files of run",
+        Some(b's') => "spec of a job of run",
+        Some(b'j') => "state of a job of run",
+        Some(b'a') => "agent",
+        Some(b'o') => "run of job",
+        Some(b'k') => "client key",
+        Some(b'f') => "fence",
+        Some(b'v') => "result of run",
+        Some(b'x') => "artifact of run",
+        _ => "record",
+    };
+    match run_of(key) {
+        Some(id) => format!("{kind} {id}"),
+        None => kind.to_owned(),
+    }
+}

@@ -1,0 +1,268 @@
+//! One run's evidence: a sled folder of its own, so that damage stays in one run and retention removes a folder.
+//!
+//! `f ‖ job ‖ attempt ‖ sequence ‖ piece` holds a frame, `h ‖ job ‖ attempt` the high-water mark, written in the same
+//! batch as the frames that it covers. A folder that does not open, or whose marks promise frames that are not there,
+//! is set aside as `<run>.damaged-<n>` and made afresh; the agents send again what their spools still keep.
+
+use crate::store::StoreError;
+use crate::store::open::{OpenStoreError, SyncedDb, sync_folder};
+use crate::store::value;
+use pgsoak_proto::id::{JobId, RunId};
+use pgsoak_proto::wire;
+use prost::Message as _;
+use std::{
+    collections::HashMap,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+use tracing::error;
+
+/// Cache of one run's database. Evidence is written once and read once.
+const CACHE_BYTES: u64 = 8 << 20;
+
+/// A frame as it was found.
+#[derive(Debug)]
+pub enum StoredFrame {
+    /// As it was stored.
+    Whole(Box<wire::Frame>),
+    /// Something is there, and it is not what was stored.
+    Damaged {
+        /// Its place in the attempt.
+        sequence: u64,
+        /// How it shows.
+        problem: String,
+    },
+}
+
+/// The open database of one run.
+#[derive(Debug)]
+pub(crate) struct RunDb {
+    synced: SyncedDb,
+    /// What was found wrong when it was opened; a sentence.
+    damage: Option<String>,
+}
+
+/// The databases of all runs: opened when they are needed, closed when nobody holds them.
+#[derive(Debug)]
+pub(crate) struct RunDbs {
+    folder: PathBuf,
+    open: Mutex<HashMap<RunId, Weak<RunDb>>>,
+}
+
+fn attempt_key(kind: u8, job: JobId, attempt: u32) -> Vec<u8> {
+    let mut key = Vec::with_capacity(29);
+    key.push(kind);
+    key.extend_from_slice(job.as_bytes());
+    key.extend_from_slice(&attempt.to_be_bytes());
+    key
+}
+
+fn frame_key(job: JobId, attempt: u32, sequence: u64) -> Vec<u8> {
+    let mut key = attempt_key(b'f', job, attempt);
+    key.extend_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+fn sequence_of(key: &[u8]) -> Option<u64> {
+    key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+// === impl RunDbs ===
+
+impl RunDbs {
+    pub(crate) fn new(folder: PathBuf) -> Result<Self, OpenStoreError> {
+        fs::create_dir_all(&folder)
+            .map_err(|source| OpenStoreError::Io { path: folder.clone(), source })?;
+        Ok(Self { folder, open: Mutex::new(HashMap::new()) })
+    }
+
+    /// The run's database, made where there is none. Blocks.
+    pub(crate) fn open(&self, run: RunId) -> Result<Arc<RunDb>, OpenStoreError> {
+        // Held while it opens, so that no run is opened twice.
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(db) = open.get(&run).and_then(Weak::upgrade) {
+            return Ok(db);
+        }
+        open.retain(|_, db| db.strong_count() > 0);
+        let db = Arc::new(RunDb::open(&self.folder.join(run.to_string()))?);
+        open.insert(run, Arc::downgrade(&db));
+        Ok(db)
+    }
+
+    /// As [`Self::open`], and nothing when there is no evidence of the run at all.
+    pub(crate) fn open_existing(&self, run: RunId) -> Result<Option<Arc<RunDb>>, OpenStoreError> {
+        if !self.folder.join(run.to_string()).exists() {
+            return Ok(None);
+        }
+        self.open(run).map(Some)
+    }
+}
+
+// === impl RunDb ===
+
+impl RunDb {
+    fn open(path: &Path) -> Result<Self, OpenStoreError> {
+        let problem = match SyncedDb::open(path, CACHE_BYTES) {
+            Ok(synced) => {
+                let db = Self { synced, damage: None };
+                // sled can panic over damage while it reads, too.
+                let checked = catch_unwind(AssertUnwindSafe(|| db.check()));
+                match checked {
+                    Ok(Ok(None)) => {
+                        return Ok(Self { damage: set_aside_before(path), ..db });
+                    }
+                    Ok(Ok(Some(problem))) => problem,
+                    Ok(Err(error)) => error.to_string(),
+                    Err(panic) => crate::store::open::panic_text(panic.as_ref()),
+                }
+            }
+            Err(OpenStoreError::Damaged { problem, .. }) => problem,
+            Err(other) => return Err(other),
+        };
+        let aside = set_aside(path)
+            .map_err(|source| OpenStoreError::Io { path: path.to_owned(), source })?;
+        let sentence = format!(
+            "its stored evidence was damaged ({problem}) and set aside as {}; agents were asked for it again",
+            aside.display()
+        );
+        error!(path = %path.display(), aside = %aside.display(), %problem, "a run's evidence is damaged; set aside and begun afresh");
+        let synced = SyncedDb::open(path, CACHE_BYTES)?;
+        Ok(Self { synced, damage: Some(sentence) })
+    }
+
+    /// What was found wrong when the run's database was opened, now or earlier.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
+    }
+
+    /// Every mark has the frame that it stands for.
+    fn check(&self) -> Result<Option<String>, sled::Error> {
+        let db = &self.synced.db;
+        let mut problem = None;
+        let mut marks = Vec::new();
+        value::scan(db, b"h", |key, stored| {
+            match stored.map(|bytes| <[u8; 8]>::try_from(bytes.as_slice())) {
+                Ok(Ok(bytes)) => marks.push((key.to_owned(), u64::from_be_bytes(bytes))),
+                Ok(Err(_)) => problem = Some("a high-water mark has no number".to_owned()),
+                Err(damage) => problem = Some(format!("a high-water mark: {damage}")),
+            }
+            problem.is_none()
+        })?;
+        for (key, mark) in marks {
+            let mut frame = vec![b'f'];
+            frame.extend_from_slice(key.get(1..).unwrap_or_default());
+            frame.extend_from_slice(&mark.to_be_bytes());
+            match value::get(db, &frame)? {
+                Some(Ok(_)) => {}
+                Some(Err(damage)) => problem = Some(format!("frame {mark}: {damage}")),
+                None => problem = Some(format!("frame {mark} was stored and is not there")),
+            }
+        }
+        Ok(problem)
+    }
+
+    /// Everything up to and with this sequence is stored; 0: nothing.
+    pub(crate) fn high_water(&self, job: JobId, attempt: u32) -> Result<u64, StoreError> {
+        let found = value::get(&self.synced.db, &attempt_key(b'h', job, attempt))
+            .map_err(|source| self.synced.error("read", source))?;
+        match found {
+            None => Ok(0),
+            Some(Ok(bytes)) => match <[u8; 8]>::try_from(bytes.as_slice()) {
+                Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
+                Err(_) => Err(damaged(job, attempt, "it has no number")),
+            },
+            Some(Err(damage)) => Err(damaged(job, attempt, &damage.to_string())),
+        }
+    }
+
+    /// Writes frames and the mark that covers them, at once. Not durable before [`Self::sync`].
+    pub(crate) fn write(
+        &self,
+        job: JobId,
+        attempt: u32,
+        frames: &[(u64, Vec<u8>)],
+        high_water: u64,
+    ) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for (sequence, bytes) in frames {
+            if !value::put(&mut batch, &frame_key(job, attempt, *sequence), bytes) {
+                return Err(damaged(job, attempt, "a frame is too large"));
+            }
+        }
+        let mark =
+            value::put(&mut batch, &attempt_key(b'h', job, attempt), &high_water.to_be_bytes());
+        debug_assert!(mark, "eight bytes fit");
+        self.synced
+            .db
+            .apply_batch(batch)
+            .map_err(|source| self.synced.error("write evidence", source))
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.synced.sync()
+    }
+
+    /// The frames of one attempt in order, until `each` returns false.
+    pub(crate) fn frames(
+        &self,
+        job: JobId,
+        attempt: u32,
+        each: &mut impl FnMut(StoredFrame) -> bool,
+    ) -> Result<(), StoreError> {
+        value::scan(&self.synced.db, &attempt_key(b'f', job, attempt), |key, stored| {
+            let Some(sequence) = sequence_of(key) else { return true };
+            let frame = stored
+                .map_err(|damage| damage.to_string())
+                .and_then(|bytes| {
+                    wire::Frame::decode(bytes.as_slice()).map_err(|error| error.to_string())
+                })
+                .and_then(|frame| match frame.sequence == sequence {
+                    true => Ok(frame),
+                    false => Err(format!("it says that it is frame {}", frame.sequence)),
+                });
+            match frame {
+                Ok(frame) => each(StoredFrame::Whole(Box::new(frame))),
+                Err(problem) => each(StoredFrame::Damaged { sequence, problem }),
+            }
+        })
+        .map_err(|source| self.synced.error("read evidence", source))
+    }
+}
+
+fn damaged(job: JobId, attempt: u32, problem: &str) -> StoreError {
+    StoreError::Damaged {
+        what: format!("the evidence of job {job}, attempt {attempt}"),
+        problem: problem.to_owned(),
+    }
+}
+
+/// Moves the folder out of the way, under a name that is free, durably.
+fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut number = 1_u32;
+    loop {
+        let aside = path.with_file_name(format!("{name}.damaged-{number}"));
+        if !aside.exists() {
+            fs::rename(path, &aside)?;
+            if let Some(parent) = path.parent() {
+                sync_folder(parent)?;
+            }
+            return Ok(aside);
+        }
+        number += 1;
+    }
+}
+
+/// A database that was begun afresh earlier stays one that lacks something.
+fn set_aside_before(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    let aside = path.with_file_name(format!("{name}.damaged-1"));
+    aside.exists().then(|| {
+        format!(
+            "its stored evidence was damaged earlier and set aside as {}; agents were asked for it again",
+            aside.display()
+        )
+    })
+}
