@@ -25,7 +25,6 @@ mod looped;
 mod orphans;
 mod progress;
 mod record;
-mod seam;
 mod stop;
 mod wind_up;
 mod work;

@@ -3,6 +3,9 @@
 //! The work runs in a task that is aborted when something stops the attempt; a panic in it ends as a fault of the
 //! infrastructure like any other. Whatever happens, the attempt is wound up and its last frame written.
 
+use crate::folder;
+use crate::folder::FolderError;
+use crate::folder::JobFolder;
 use crate::runner::fault::Ending;
 use crate::runner::fault::Fault;
 use crate::runner::orphans;
@@ -10,7 +13,6 @@ use crate::runner::progress::Progress;
 use crate::runner::progress::ProgressReader;
 use crate::runner::progress::WRITE_EVERY;
 use crate::runner::record::Record;
-use crate::runner::seam;
 use crate::runner::stop;
 use crate::runner::stop::Stop;
 use crate::runner::wind_up::wind_up;
@@ -41,8 +43,8 @@ const NO_LAST_FRAME: u8 = 70;
 /// Why there is no attempt at all. No evidence says so: there is no spool to write it to.
 #[derive(Debug, thiserror::Error)]
 enum OpenError {
-    #[error("read the assignment in {}: {problem}", dir.display())]
-    Assignment { dir: PathBuf, problem: String },
+    #[error("use the job's folder")]
+    Folder(#[from] FolderError),
     #[error("open the spool in {}", dir.display())]
     Spool {
         dir: PathBuf,
@@ -82,13 +84,13 @@ struct Attempt {
 fn open(dir: &Path, origin: Instant) -> Result<Attempt, OpenError> {
     let io = |doing| move |source| OpenError::Io { doing, source };
     let folder = std::fs::canonicalize(dir).map_err(io("find the job's folder"))?;
-    let assignment = seam::read_assignment(&folder)
-        .map_err(|problem| OpenError::Assignment { dir: folder.clone(), problem })?;
+    let folder = JobFolder::at(folder);
+    let assignment = folder.assignment()?;
+    folder.write_runner()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| OpenError::Io { doing: "become a subreaper", source: error.into() })?;
-    let spool = SpoolWriter::create(&folder.join("spool"), SpoolLimits::default())
-        .map_err(|source| OpenError::Spool { dir: folder.clone(), source })?;
-    seam::write_runner(&folder).map_err(io("write runner.json"))?;
+    let spool = SpoolWriter::create(&folder.spool(), SpoolLimits::default())
+        .map_err(|source| OpenError::Spool { dir: folder.path().to_owned(), source })?;
     // One thread drives all sessions: a wake-up across threads costs more than an operation's own work here, and the
     // sampler has a thread of its own.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -96,12 +98,7 @@ fn open(dir: &Path, origin: Instant) -> Result<Attempt, OpenError> {
         .build()
         .map_err(io("start the runtime"))?;
     let (progress, reader) = Progress::new(assignment.lease);
-    let order = Order {
-        folder,
-        cache_dir: assignment.cache_dir,
-        pg_config: assignment.pg_config,
-        spec: assignment.spec,
-    };
+    let order = Order { folder, assignment };
     watchdog(&order)?;
     Ok(Attempt { runtime, order, record: Record::new(spool, origin), progress, reader })
 }
@@ -119,25 +116,28 @@ async fn attempt(order: Order, record: Record, progress: Progress, reader: Progr
     let stop = Stop::default();
     let writer = tokio::spawn(write_progress(order.folder.clone(), reader));
     let holdings = Arc::new(Holdings::default());
-    let done = match stop::watch(stop.clone(), order.folder.join("cancel"), order.spec.hard_end) {
-        Ok(_watch) => {
-            let work = work(order.clone(), Arc::clone(&holdings), record.clone(), progress.clone());
-            let mut work = tokio::spawn(work);
-            tokio::select! {
-                biased;
-                cause = stop.fired() => {
-                    work.abort();
-                    // Its sessions are gone when it is.
-                    let _ = work.await;
-                    Err(Fault::Stopped(cause))
+    let done =
+        match stop::watch(stop.clone(), order.folder.cancel_file(), order.assignment.spec.hard_end)
+        {
+            Ok(_watch) => {
+                let work =
+                    work(order.clone(), Arc::clone(&holdings), record.clone(), progress.clone());
+                let mut work = tokio::spawn(work);
+                tokio::select! {
+                    biased;
+                    cause = stop.fired() => {
+                        work.abort();
+                        // Its sessions are gone when it is.
+                        let _ = work.await;
+                        Err(Fault::Stopped(cause))
+                    }
+                    done = &mut work => done.unwrap_or_else(|error| {
+                        Err(Fault::Infrastructure(format!("the runner failed: {error}")))
+                    }),
                 }
-                done = &mut work => done.unwrap_or_else(|error| {
-                    Err(Fault::Infrastructure(format!("the runner failed: {error}")))
-                }),
             }
-        }
-        Err(error) => Err(Fault::Infrastructure(format!("watch for signals: {error}"))),
-    };
+            Err(error) => Err(Fault::Infrastructure(format!("watch for signals: {error}"))),
+        };
     if let Err(fault) = &done {
         tracing::warn!(?fault, "the work ended early");
     }
@@ -150,23 +150,32 @@ async fn attempt(order: Order, record: Record, progress: Progress, reader: Progr
 }
 
 /// Writes `progress.json` when something has changed, at most twice a second, and a last time at the end.
-async fn write_progress(folder: PathBuf, mut reader: ProgressReader) {
-    seam::write_progress(&folder, &reader.now());
+async fn write_progress(folder: JobFolder, mut reader: ProgressReader) {
+    let write = |progress| {
+        if let Err(error) = folder.write_progress(&progress) {
+            tracing::debug!(error = chain(&error), "nobody is told of the progress");
+        }
+    };
+    write(reader.now());
     while let Some(progress) = reader.next().await {
-        seam::write_progress(&folder, &progress);
+        write(progress);
         tokio::time::sleep(WRITE_EVERY).await;
     }
 }
 
 /// A thread that ends everything when the attempt has not ended well after its hard end.
 fn watchdog(order: &Order) -> Result<(), OpenError> {
-    let (folder, limit) = (order.folder.clone(), order.spec.hard_end.saturating_add(WIND_UP_LIMIT));
+    let (folder, limit) = (
+        order.folder.path().to_owned(),
+        order.assignment.spec.hard_end.saturating_add(WIND_UP_LIMIT),
+    );
     std::thread::Builder::new()
         .name("watchdog".to_owned())
         .spawn(move || {
             std::thread::sleep(limit);
             tracing::error!(folder = %folder.display(), "the attempt does not end: killing what is left");
-            orphans::kill_now(&folder);
+            orphans::kill_now();
+            folder::kill_left(&folder);
             std::process::exit(i32::from(NO_LAST_FRAME));
         })
         .map(drop)

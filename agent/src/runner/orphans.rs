@@ -4,7 +4,7 @@
 
 use crate::cluster::survivors;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use std::{fs, path::Path, time::Duration};
+use std::{fs, time::Duration};
 use tokio::time::Instant;
 
 /// Between two looks.
@@ -36,9 +36,8 @@ pub async fn end_all() -> Vec<u32> {
     }
 }
 
-/// For the watchdog: kills every child and every process in the job's folder, without waiting for anything.
-pub fn kill_now(folder: &Path) {
-    survivors::kill_all(&survivors::processes_in(folder));
+/// For the watchdog: kills every child, without waiting for anything.
+pub fn kill_now() {
     survivors::kill_all(&children());
 }
 

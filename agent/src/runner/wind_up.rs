@@ -7,6 +7,7 @@
 
 use crate::cluster::log;
 use crate::cluster::survivors;
+use crate::folder::JobFolder;
 use crate::runner::artifacts;
 use crate::runner::costs;
 use crate::runner::digests::digests;
@@ -54,7 +55,7 @@ pub async fn wind_up(
     if let (Some(cause), Outcome::Finished) = (was_stopped, ending.outcome) {
         ending = Fault::Stopped(cause).into();
     }
-    let log_file = order.folder.join("logs").join("server.log");
+    let log_file = order.folder.path().join("logs").join("server.log");
     let server_log_tail =
         if ending.outcome == Outcome::Finished { String::new() } else { log::tail(&log_file) };
 
@@ -125,7 +126,7 @@ async fn stop_server(order: &Order, holdings: &Holdings, stop: &Stop) -> Option<
         cause = stop.fired() => Some(cause),
         () = in_order => None,
     };
-    survivors::sweep(&order.folder, Duration::ZERO).await;
+    survivors::sweep(order.folder.path(), Duration::ZERO).await;
     if cause.is_some()
         && let Some(cluster) = holdings.cluster.get()
     {
@@ -165,10 +166,10 @@ async fn late(stop: &Stop) {
 }
 
 /// Keeps the raw files and removes the rest; `Some`: what could not be removed.
-async fn put_away(folder: &Path) -> Option<String> {
-    let folder = folder.to_owned();
+async fn put_away(folder: &JobFolder) -> Option<String> {
+    let folder = folder.clone();
     let putting = tokio::task::spawn_blocking(move || {
-        let (left_out, failed) = artifacts::keep(&raw_files(&folder), &folder.join("artifacts"));
+        let (left_out, failed) = artifacts::keep(&raw_files(folder.path()), &folder.artifacts());
         if left_out > 0 {
             tracing::warn!(left_out, "raw files beyond the attempt's bound are not kept");
         }
@@ -177,7 +178,7 @@ async fn put_away(folder: &Path) -> Option<String> {
         }
         let problems: Vec<String> = REMOVED
             .iter()
-            .filter_map(|name| remove(&folder.join(name)).err())
+            .filter_map(|name| remove(&folder.path().join(name)).err())
             .map(|error| error.to_string())
             .collect();
         (!problems.is_empty()).then(|| problems.join("; "))

@@ -8,6 +8,8 @@ use crate::cluster::ClusterPlan;
 use crate::cluster::DATABASE;
 use crate::cluster::StartError;
 use crate::environment::Environment;
+use crate::folder::Assignment;
+use crate::folder::JobFolder;
 use crate::package::Package;
 use crate::runner::course::Course;
 use crate::runner::engine::CLIENT_BACKEND;
@@ -26,25 +28,20 @@ use crate::workers::failure::chain;
 use crate::workers::rest;
 use crate::workers::session::Session;
 use pgsoak_proto::evidence::{AttemptStarted, Body};
-use pgsoak_proto::job::{JobSpec, Tool};
+use pgsoak_proto::job::Tool;
 use pgsoak_workloads::workload::Workload;
 use std::{
-    path::PathBuf,
     sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
-/// What the work needs to know.
+/// What is to be done, and where.
 #[derive(Clone, Debug)]
 pub struct Order {
     /// The job's folder.
-    pub folder: PathBuf,
-    /// Holds builds and cluster templates.
-    pub cache_dir: PathBuf,
-    /// Of the server.
-    pub pg_config: PathBuf,
-    /// The job.
-    pub spec: JobSpec,
+    pub folder: JobFolder,
+    /// What it says.
+    pub assignment: Assignment,
 }
 
 /// What outlives the work.
@@ -93,7 +90,7 @@ pub async fn work(
     record: Record,
     progress: Progress,
 ) -> Result<(), Fault> {
-    let spec = &order.spec;
+    let spec = &order.assignment.spec;
     holdings.know(|ground| {
         *ground = Environment::read().attempt_started();
         ground.sample_every_ms = u64::try_from(spec.sample_every.as_millis()).unwrap_or(u64::MAX);
@@ -109,8 +106,8 @@ pub async fn work(
         return Err(Fault::Infrastructure("the tool was not prepared".to_owned()));
     };
     let plan = ClusterPlan {
-        folder: &order.folder,
-        cache_dir: &order.cache_dir,
+        folder: order.folder.path(),
+        cache_dir: &order.assignment.cache_dir,
         preload: &course.preload,
         settings: &course.settings,
         sessions: course.sessions(),
@@ -135,21 +132,22 @@ async fn prepare(order: &Order, course: &Course, holdings: &Arc<Holdings>) -> Re
         (order.clone(), course.extension.clone(), Arc::clone(holdings));
     let prepared = tokio::task::spawn_blocking(move || {
         let infra = |error: &(dyn std::error::Error + 'static)| Fault::Infrastructure(chain(error));
-        let spec = &order.spec;
-        let tooling =
-            Tooling::prepare(spec.tool, &order.folder.join("tool")).map_err(|e| infra(&e))?;
+        let spec = &order.assignment.spec;
+        let tooling = Tooling::prepare(spec.tool, &order.folder.path().join("tool"))
+            .map_err(|e| infra(&e))?;
         holdings.know(|ground| ground.tool_version.clone_from(&tooling.version));
-        let installation = Installation::inspect(&order.pg_config).map_err(|e| infra(&e))?;
+        let installation =
+            Installation::inspect(&order.assignment.pg_config).map_err(|e| infra(&e))?;
         holdings.know(|ground| ground.postgres_version.clone_from(&installation.version));
         let package = Package::resolve(
             &spec.build,
-            &order.cache_dir,
+            &order.assignment.cache_dir,
             installation.major,
             extension.as_deref(),
         )
         .map_err(|e| infra(&e))?;
         holdings.know(|ground| ground.build_digest.clone_from(&package.digest));
-        let tree = Tree::build(&installation, &package, &order.folder.join("tree"))
+        let tree = Tree::build(&installation, &package, &order.folder.path().join("tree"))
             .map_err(|e| infra(&e))?;
         let version = extension.and_then(|extension| tree.default_version(&extension));
         holdings.know(|ground| ground.extension_version = version.unwrap_or_default());
@@ -179,7 +177,11 @@ async fn phases(
     record.write(&Body::Started(holdings.ground()))?;
 
     let operations = Arc::new(AtomicU64::new(0));
-    let config = SamplerConfig::new(cluster.postmaster(), record.origin(), order.spec.sample_every);
+    let config = SamplerConfig::new(
+        cluster.postmaster(),
+        record.origin(),
+        order.assignment.spec.sample_every,
+    );
     let to_record = record.clone();
     let append = move |elapsed, body: &Body| to_record.append(elapsed, body).map_err(Into::into);
     let sampler = Sampler::start(config, append, Arc::clone(&operations))
@@ -198,7 +200,7 @@ async fn phases(
     );
     instruments.remember_postmaster(cluster.postmaster());
     let mut engine = Engine {
-        spec: order.spec.clone(),
+        spec: order.assignment.spec.clone(),
         server,
         major: tree.installation.major,
         record,

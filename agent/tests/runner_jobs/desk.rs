@@ -2,7 +2,9 @@
 //!
 //! The runner is this test program, started again as an unprivileged user with one test selected (`main::the_runner`).
 
-use pgsoak_agent::cluster::survivors::processes_in;
+use pgsoak_agent::folder::Assignment;
+use pgsoak_agent::folder::JobFolder;
+use pgsoak_agent::folder::processes_left;
 use pgsoak_agent::spool::SpoolReader;
 use pgsoak_proto::evidence::{AtRest, AttemptEnded, Body, Frame, LeakCheck};
 use pgsoak_proto::id::{JobId, RunId};
@@ -11,7 +13,7 @@ use std::{
     collections::BTreeMap,
     env,
     fs::{self, Permissions},
-    os::unix::{fs::PermissionsExt, fs::chown, process::CommandExt},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::LazyLock,
@@ -30,7 +32,7 @@ pub struct Job {
     /// Gone at the end.
     root: TempDir,
     /// Its folder.
-    pub folder: PathBuf,
+    pub folder: JobFolder,
 }
 
 /// What a job left.
@@ -110,17 +112,16 @@ impl Job {
     pub fn new(spec: &JobSpec) -> Self {
         let root = tempfile::Builder::new().prefix("pgsoak-test-").tempdir().unwrap();
         fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
-        let folder = fs::canonicalize(root.path()).unwrap().join("job");
-        fs::create_dir(&folder).unwrap();
+        let data = fs::canonicalize(root.path()).unwrap();
         let lease = Lease { job: spec.job, attempt: 1, fence: 1 };
         let PostgresRef::PgConfig(pg_config) = &spec.postgres else { panic!("no pg_config") };
-        let assignment = serde_json::json!({
-            "lease": lease, "spec": spec, "cache_dir": cache(), "pg_config": pg_config,
-        });
-        fs::write(folder.join("assignment.json"), assignment.to_string()).unwrap();
-        if let Some((uid, gid)) = server_user() {
-            chown(&folder, Some(uid), Some(gid)).unwrap();
-        }
+        let assignment = Assignment {
+            lease,
+            spec: spec.clone(),
+            cache_dir: cache(),
+            pg_config: pg_config.clone(),
+        };
+        let folder = JobFolder::make(&data, &assignment, server_user()).unwrap();
         Self { root, folder }
     }
 
@@ -130,7 +131,7 @@ impl Job {
         let mut command = Command::new(&*PROGRAM);
         command
             .args(["--exact", "the_runner", "--ignored", "--nocapture"])
-            .env(JOB, &self.folder)
+            .env(JOB, self.folder.path())
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -156,7 +157,7 @@ impl Job {
         };
         assert!(status.success(), "{status}\n{}", self.log());
         self.assert_nothing_left();
-        let evidence = Evidence { frames: frames(&self.folder) };
+        let evidence = Evidence { frames: frames(&self.folder.spool()) };
         evidence.assert_whole();
         evidence
     }
@@ -173,11 +174,16 @@ impl Job {
     /// Waits until a frame is there that `wanted` takes.
     pub fn wait_for(&self, runner: &mut Child, wanted: impl Fn(&Body) -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        while !frames(&self.folder).iter().any(|frame| wanted(&frame.body)) {
+        while !frames(&self.folder.spool()).iter().any(|frame| wanted(&frame.body)) {
             assert!(runner.try_wait().unwrap().is_none(), "it ended early\n{}", self.log());
             assert!(Instant::now() < deadline, "it never came\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// The frames so far.
+    pub fn frames(&self) -> Vec<Frame> {
+        frames(&self.folder.spool())
     }
 
     /// What the runner said.
@@ -186,25 +192,15 @@ impl Job {
     }
 
     fn assert_nothing_left(&self) {
-        assert_eq!(processes_in(&self.folder), Vec::<u32>::new(), "processes are left");
+        assert_eq!(processes_left(self.folder.path()), [], "processes are left");
         for name in ["tree", "data", "run", "logs", "tool"] {
-            assert!(!self.folder.join(name).exists(), "{name} is left");
+            assert!(!self.folder.path().join(name).exists(), "{name} is left");
         }
-        assert!(!shared_memory_of(&self.folder), "shared memory is left");
     }
 }
 
-/// Whether a process maps something of the folder: nobody should.
-fn shared_memory_of(folder: &Path) -> bool {
-    fs::read_dir("/dev/shm")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|entry| entry.file_name().to_string_lossy().contains(&*folder.to_string_lossy()))
-}
-
-fn frames(folder: &Path) -> Vec<Frame> {
-    let mut reader = SpoolReader::open(&folder.join("spool"), 0);
+fn frames(spool: &Path) -> Vec<Frame> {
+    let mut reader = SpoolReader::open(spool, 0);
     let mut frames = Vec::new();
     while let Ok(batch) = reader.next_batch(1 << 20) {
         if batch.frames.is_empty() {

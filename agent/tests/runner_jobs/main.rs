@@ -1,6 +1,14 @@
 //! The job runner against real servers: what it writes when all goes well, and when it does not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure here is the report"
+)]
 
 mod desk;
+mod faults;
+mod trouble;
 
 use desk::{JOB, Job, spec};
 use pgsoak_proto::evidence::Body;
