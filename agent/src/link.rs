@@ -1,0 +1,27 @@
+//! The daemon's work: the session with the coordinator, and one task for each attempt that the agent holds.
+//!
+//! Tasks: `daemon` owns the session and the list of attempts; each `job` owns one attempt from its folder to its release.
+//! A job never waits for the coordinator: what cannot be sent stays in the spool.
+//!
+//! Channels: daemon → job, commands (bounded: a job that does not take them costs the session, which then starts again from
+//! the spools); job → session, messages (bounded: evidence waits in the spool); job → daemon, a watched status.
+
+mod connect;
+mod daemon;
+mod job;
+mod launch;
+
+pub use daemon::{Daemon, FindCapabilities};
+pub use launch::LaunchError;
+
+/// An error and its causes on one line: `a: b: c`.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

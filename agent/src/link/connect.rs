@@ -1,0 +1,225 @@
+//! The session's stream: opened, lost, and opened again, for as long as the daemon lives.
+//!
+//! Owned and polled by the daemon's task. Decides nothing but when to try again.
+
+use crate::config::Endpoint;
+use crate::link::chain;
+use futures_util::stream::{self, PollNext, Stream};
+use hyper_util::rt::TokioIo;
+use pgsoak_proto::convert::InvalidMessage;
+use pgsoak_proto::session::CoordinatorMessage;
+use pgsoak_proto::wire;
+use pgsoak_proto::wire::fleet_client::FleetClient;
+use std::{
+    future::Future,
+    hash::{BuildHasher, RandomState},
+    pin::Pin,
+    time::Duration,
+};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tower::service_fn;
+
+/// Messages that wait for the stream: the evidence windows of some jobs, a batch each.
+const BULK_QUEUE: usize = 32;
+/// Heartbeats and answers that wait for the stream; they overtake evidence.
+const CONTROL_QUEUE: usize = 64;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// From the first byte to the coordinator's answer.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// A long stream can die without a word: HTTP/2 pings find out, beside the heartbeats.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// A session that lasted this long was a good one: the next pause is the first again.
+const GOOD_SESSION: Duration = Duration::from_secs(30);
+
+/// What happens to the session.
+#[derive(Debug)]
+pub(super) enum LinkEvent {
+    /// The pause is over: call [`Link::open`].
+    Due,
+    /// The coordinator has said something.
+    Message(Box<CoordinatorMessage>),
+    /// There is no session any more; a pause begins.
+    Lost(String),
+}
+
+/// Where messages of the present session go. Cheap to clone; of no use once the session is lost.
+#[derive(Clone, Debug)]
+pub(super) struct Outbox {
+    control: mpsc::Sender<wire::AgentMessage>,
+    bulk: mpsc::Sender<wire::AgentMessage>,
+}
+
+pub(super) struct Link {
+    endpoint: Endpoint,
+    state: State,
+    pause: Duration,
+}
+
+enum State {
+    Waiting(Pin<Box<Sleep>>),
+    Opening(Opening),
+    Open { messages: Box<Messages>, since: Instant },
+}
+
+type Messages = tonic::Streaming<wire::CoordinatorMessage>;
+
+type Opening = Pin<Box<dyn Future<Output = Result<Messages, String>> + Send>>;
+
+// === impl Outbox ===
+
+impl Outbox {
+    /// A message that must not wait behind evidence. False: the session is lost, or will be.
+    pub fn control(&self, body: wire::agent_message::Body) -> bool {
+        self.control.try_send(wire::AgentMessage { body: Some(body) }).is_ok()
+    }
+
+    /// Room for one message of evidence; `None`: not now.
+    pub fn room(&self) -> Option<mpsc::Permit<'_, wire::AgentMessage>> {
+        self.bulk.try_reserve().ok()
+    }
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Due at once.
+    pub fn new(endpoint: Endpoint) -> Self {
+        let state = State::Waiting(Box::pin(tokio::time::sleep(Duration::ZERO)));
+        Self { endpoint, state, pause: FIRST_PAUSE }
+    }
+
+    /// Opens a session with this as its first message. What is sent to the outbox follows it.
+    pub fn open(&mut self, hello: wire::Hello) -> Outbox {
+        let (control, control_rx) = mpsc::channel(CONTROL_QUEUE);
+        let (bulk, bulk_rx) = mpsc::channel(BULK_QUEUE);
+        let first = wire::AgentMessage { body: Some(wire::agent_message::Body::Hello(hello)) };
+        let messages = outbound(first, control_rx, bulk_rx);
+        let endpoint = self.endpoint.clone();
+        self.state = State::Opening(Box::pin(async move {
+            match tokio::time::timeout(OPEN_TIMEOUT, open(&endpoint, messages)).await {
+                Ok(opened) => opened,
+                Err(_) => Err("no answer in time".to_owned()),
+            }
+        }));
+        Outbox { control, bulk }
+    }
+
+    /// The next event. May be dropped and called again.
+    pub async fn next(&mut self) -> LinkEvent {
+        loop {
+            match &mut self.state {
+                State::Waiting(sleep) => {
+                    sleep.await;
+                    // Until the daemon opens it: no second event.
+                    self.state = State::Opening(Box::pin(std::future::pending()));
+                    return LinkEvent::Due;
+                }
+                State::Opening(opening) => match opening.await {
+                    Ok(messages) => {
+                        self.state =
+                            State::Open { messages: Box::new(messages), since: Instant::now() };
+                    }
+                    Err(reason) => return self.lose(reason),
+                },
+                State::Open { messages, .. } => {
+                    let said = match messages.message().await {
+                        Ok(Some(message)) => CoordinatorMessage::try_from(message),
+                        Ok(None) => return self.lose("the coordinator ended it".to_owned()),
+                        Err(status) => {
+                            let reason = format!("{:?}: {}", status.code(), status.message());
+                            return self.lose(reason);
+                        }
+                    };
+                    return match said {
+                        Ok(message) => LinkEvent::Message(Box::new(message)),
+                        Err(error @ InvalidMessage { .. }) => {
+                            self.lose(format!("a message breaks the protocol: {error}"))
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    /// Ends the session, if there is one, and begins a pause: longer after every failure, different on every agent.
+    pub fn lose(&mut self, reason: String) -> LinkEvent {
+        if let State::Open { since, .. } = &self.state
+            && since.elapsed() >= GOOD_SESSION
+        {
+            self.pause = FIRST_PAUSE;
+        }
+        self.state = State::Waiting(Box::pin(tokio::time::sleep(jittered(self.pause))));
+        self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
+        LinkEvent::Lost(reason)
+    }
+}
+
+/// Half to all of the pause.
+fn jittered(pause: Duration) -> Duration {
+    // Keyed with the process's own randomness, which is all that is asked of it.
+    let random = RandomState::new().hash_one(pause);
+    let share = u32::try_from(random % 1000).unwrap_or(0);
+    pause / 2 + pause.saturating_mul(share) / 2000
+}
+
+fn outbound(
+    hello: wire::AgentMessage,
+    control: mpsc::Receiver<wire::AgentMessage>,
+    bulk: mpsc::Receiver<wire::AgentMessage>,
+) -> impl Stream<Item = wire::AgentMessage> + Send + 'static {
+    let rest = stream::select_with_strategy(
+        ReceiverStream::new(control),
+        ReceiverStream::new(bulk),
+        |(): &mut ()| PollNext::Left,
+    );
+    tokio_stream::StreamExt::chain(tokio_stream::once(hello), rest)
+}
+
+async fn open(
+    endpoint: &Endpoint,
+    messages: impl Stream<Item = wire::AgentMessage> + Send + 'static,
+) -> Result<Messages, String> {
+    let channel = connect(endpoint).await.map_err(|error| chain(&error))?;
+    let mut client = FleetClient::new(channel)
+        .max_decoding_message_size(pgsoak_proto::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(pgsoak_proto::MAX_MESSAGE_BYTES);
+    let answer = client
+        .session(messages)
+        .await
+        .map_err(|status| format!("{:?}: {}", status.code(), status.message()))?;
+    Ok(answer.into_inner())
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<Channel, tonic::transport::Error> {
+    let url = match endpoint {
+        Endpoint::Tcp(url) => url.clone(),
+        // Never resolved: the connector goes to the socket.
+        Endpoint::Unix(_) => "http://coordinator".to_owned(),
+    };
+    let transport = tonic::transport::Endpoint::try_from(url)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_EVERY)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
+    match endpoint {
+        Endpoint::Tcp(_) => transport.connect().await,
+        Endpoint::Unix(path) => {
+            let path = path.clone();
+            let connector = service_fn(move |_| {
+                let path = path.clone();
+                async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            });
+            transport.connect_with_connector(connector).await
+        }
+    }
+}
