@@ -3,6 +3,7 @@
 use crate::cluster::StopStep;
 use crate::cluster::log;
 use crate::cluster::survivors;
+use crate::folder::ProcessKey;
 use crate::tools::Launch;
 use crate::tools::Limits;
 use rustix::process::Signal;
@@ -30,7 +31,7 @@ type End = Option<Option<ExitStatus>>;
 /// A started server.
 #[derive(Debug)]
 pub struct Server {
-    pid: u32,
+    process: ProcessKey,
     folder: PathBuf,
     end: watch::Receiver<End>,
 }
@@ -53,15 +54,19 @@ impl Server {
             // Ctrl-C in a terminal is for the runner, which then stops the server in order.
             .process_group(0);
         let child = Command::from(command).kill_on_drop(true).spawn()?;
-        let pid = child.id().ok_or_else(|| io::Error::other("the server ended at once"))?;
+        // It cannot be reaped before `attend` waits for it, so its entry in /proc is its own; a zombie has none.
+        let process = child
+            .id()
+            .and_then(ProcessKey::of)
+            .ok_or_else(|| io::Error::other("it ended at once"))?;
         let (sender, end) = watch::channel(None);
         tokio::spawn(attend(child, sender, log.to_owned()));
-        Ok(Self { pid, folder: folder.to_owned(), end })
+        Ok(Self { process, folder: folder.to_owned(), end })
     }
 
     /// Its pid.
     pub(super) fn pid(&self) -> u32 {
-        self.pid
+        self.process.pid
     }
 
     /// The job's folder.
@@ -96,16 +101,26 @@ impl Server {
             (StopStep::Immediate, Signal::QUIT, limits.immediate),
         ];
         for (step, signal, limit) in steps {
-            survivors::signal(self.pid, signal);
+            self.process.signal(signal);
             if tokio::time::timeout(limit, self.ended()).await.is_ok() {
                 return step;
             }
-            tracing::warn!(pid = self.pid, ?step, ?limit, "the server did not stop; asking harder");
+            tracing::warn!(
+                pid = self.process.pid,
+                ?step,
+                ?limit,
+                "the server did not stop; asking harder"
+            );
         }
-        survivors::kill_all(&[self.pid]);
-        survivors::kill_all(&survivors::processes_in(&self.folder));
+        self.kill();
         drop(tokio::time::timeout(limits.immediate, self.ended()).await);
         StopStep::Kill
+    }
+
+    /// SIGKILL to the server and to whatever else works in the job's folder.
+    fn kill(&self) {
+        self.process.signal(Signal::KILL);
+        survivors::kill_all(&survivors::pids_left(&self.folder));
     }
 }
 
@@ -113,8 +128,7 @@ impl Drop for Server {
     /// For a runner that gives up in between: nothing may stay.
     fn drop(&mut self) {
         if !self.has_ended() {
-            survivors::kill_all(&[self.pid]);
-            survivors::kill_all(&survivors::processes_in(&self.folder));
+            self.kill();
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What a server can leave behind: processes, and the one small segment of System V shared memory that locks its data folder.
 
-use rustix::process::{Pid, Signal, kill_process};
+use crate::folder::ProcessKey;
+use crate::folder::processes_left;
+use rustix::process::Signal;
 use std::{
     fs,
     path::Path,
@@ -23,36 +25,20 @@ pub struct Swept {
     pub left: Vec<u32>,
 }
 
-/// Pids of the processes that work in `folder` (its server's data folder is in there) or whose program lies in it, this one
-/// excepted. Processes of other users are seen only by root; zombies are none.
-pub fn processes_in(folder: &Path) -> Vec<u32> {
-    let own = std::process::id();
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let mut pids: Vec<u32> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != own)
-        .filter(|pid| {
-            ["cwd", "exe"].iter().any(|what| {
-                fs::read_link(format!("/proc/{pid}/{what}"))
-                    .is_ok_and(|path| path.starts_with(folder))
-            })
-        })
-        .collect();
-    pids.sort_unstable();
-    pids
-}
-
-/// Gives the processes in `folder` `patience` to end by themselves, then kills them.
+/// Gives the processes that have to do with `folder` `patience` to end by themselves, then kills them.
 pub async fn sweep(folder: &Path, patience: Duration) -> Swept {
+    let deadline = Instant::now() + patience;
     let mut swept = Swept::default();
-    if gone_within(folder, patience).await.is_empty() {
-        return swept;
+    while Instant::now() < deadline {
+        if processes_left(folder).is_empty() {
+            return swept;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     let deadline = Instant::now() + KILL_PATIENCE;
     // A dying parent may have forked once more: kill until none is left.
     loop {
-        swept.left = processes_in(folder);
+        swept.left = pids_left(folder);
         if swept.left.is_empty() || Instant::now() >= deadline {
             return swept;
         }
@@ -66,29 +52,15 @@ pub async fn sweep(folder: &Path, patience: Duration) -> Swept {
     }
 }
 
-/// SIGKILL to each; who is gone already is no error.
+/// Pids of the processes that have to do with `folder`.
+pub fn pids_left(folder: &Path) -> Vec<u32> {
+    processes_left(folder).into_iter().map(|process| process.pid).collect()
+}
+
+/// SIGKILL to each, once; who is gone already is no error.
 pub fn kill_all(pids: &[u32]) {
-    for pid in pids {
-        signal(*pid, Signal::KILL);
-    }
-}
-
-/// Sends a signal; `false`: nobody was there to get it.
-pub fn signal(pid: u32, signal: Signal) -> bool {
-    i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .is_some_and(|pid| kill_process(pid, signal).is_ok())
-}
-
-async fn gone_within(folder: &Path, patience: Duration) -> Vec<u32> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let left = processes_in(folder);
-        if left.is_empty() || Instant::now() >= deadline {
-            return left;
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
+    for process in pids.iter().copied().filter_map(ProcessKey::of) {
+        process.signal(Signal::KILL);
     }
 }
 
@@ -141,7 +113,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = fs::canonicalize(root.path()).unwrap();
         let mut child = Command::new("sleep").arg("60").current_dir(&folder).spawn().unwrap();
-        assert_eq!(processes_in(&folder), [child.id()]);
+        assert_eq!(processes_left(&folder).len(), 1);
         let reaper = std::thread::spawn(move || (child.id(), child.wait().unwrap()));
         let swept = sweep(&folder, Duration::ZERO).await;
         let (pid, status) = reaper.join().unwrap();

@@ -3,6 +3,7 @@
 use crate::stage::{Session, Stage, as_server_user};
 use pgsoak_agent::cluster::StartError;
 use pgsoak_agent::cluster::StopStep;
+use pgsoak_agent::folder::processes_left;
 use pgsoak_proto::job::{BuildRef, Tool};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{fs, time::Duration};
@@ -132,10 +133,9 @@ fn a_cluster_that_is_dropped_leaves_no_process() {
     as_server_user("clusters::a_cluster_that_is_dropped_leaves_no_process", || async {
         let stage = Stage::plain(15);
         let cluster = stage.start().await;
-        let job = fs::canonicalize(&stage.job).unwrap();
         drop(cluster);
         let gone = async {
-            while !pgsoak_agent::cluster::survivors::processes_in(&job).is_empty() {
+            while !processes_left(&stage.job).is_empty() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

@@ -3,7 +3,7 @@
 use pgsoak_agent::cluster::Cluster;
 use pgsoak_agent::cluster::ClusterPlan;
 use pgsoak_agent::cluster::StartError;
-use pgsoak_agent::cluster::survivors::processes_in;
+use pgsoak_agent::folder::processes_left;
 use pgsoak_agent::package::Package;
 use pgsoak_agent::tools::Tooling;
 use pgsoak_agent::tree::Installation;
@@ -168,7 +168,7 @@ impl Stage {
         let tree = Tree::build(&installation, &package, &job.join("tree")).unwrap();
         let tooling = Tooling::prepare(tool, &job.join("tool")).unwrap();
         Self {
-            root,
+            _root: root,
             cache: own,
             job,
             tree,
@@ -202,8 +202,7 @@ impl Stage {
 
     /// Panics when a process of the job is left, or the socket's folder.
     pub fn assert_nothing_left(&self) {
-        let job = fs::canonicalize(&self.job).unwrap();
-        assert_eq!(processes_in(&job), Vec::<u32>::new(), "processes are left");
+        assert_eq!(processes_left(&self.job), [], "processes are left");
         assert!(fs::symlink_metadata(self.job.join("run")).is_err(), "the socket's folder is left");
     }
 }
