@@ -72,7 +72,7 @@ fn detects(result: &RunResult) -> String {
     }
     match parts.is_empty() {
         true => String::new(),
-        false => format!("Steady growth from {} on would have failed this run.", parts.join(", ")),
+        false => format!("Steady growth of {} would have failed this run.", parts.join(", or of ")),
     }
 }
 

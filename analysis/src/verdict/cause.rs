@@ -25,18 +25,58 @@ pub(crate) fn combined(found: Vec<Found>, all: &[Facts<'_>]) -> Vec<Finding> {
 
 /// What several hosts saw alike. Figures are averaged; sentences without a figure must be the same.
 fn replicas(found: Vec<Found>) -> Vec<Found> {
-    let mut merged: Vec<Found> = Vec::new();
+    let mut groups: Vec<Vec<Found>> = Vec::new();
     for next in found {
-        match merged.iter_mut().find(|known| is_replica(known, &next)) {
-            Some(known) => add_replica(&mut known.finding, next.finding),
-            None => merged.push(next),
+        let same = groups
+            .iter_mut()
+            .find(|group| group.first().is_some_and(|known| is_replica(known, &next)));
+        match same {
+            Some(group) => group.push(next),
+            None => groups.push(vec![next]),
         }
     }
-    for found in &mut merged {
-        found.finding.hosts.sort();
-        found.finding.hosts.dedup();
+    groups.into_iter().filter_map(one).collect()
+}
+
+/// A group as one finding, whatever its order.
+fn one(mut group: Vec<Found>) -> Option<Found> {
+    group.sort_by(|a, b| {
+        let (a, b) = (&a.finding, &b.finding);
+        a.hosts.cmp(&b.hosts).then(a.message.cmp(&b.message))
+    });
+    let figures: Vec<f64> =
+        group.iter().filter_map(|found| found.finding.bytes_per_operation).collect();
+    let end = |of: fn(&Finding) -> Option<f64>, pick: fn(f64, f64) -> f64| {
+        group.iter().filter_map(|found| of(&found.finding)).reduce(pick)
+    };
+    let (low, high) = (end(|f| f.low, f64::min), end(|f| f.high, f64::max));
+    let each: Vec<String> = group
+        .iter()
+        .filter_map(|found| {
+            let figure = rate_text(found.finding.bytes_per_operation?);
+            Some(format!("{} {figure}", found.finding.hosts.first()?))
+        })
+        .collect();
+    let mut hosts: Vec<String> =
+        group.iter().flat_map(|found| found.finding.hosts.iter().cloned()).collect();
+    hosts.sort();
+    hosts.dedup();
+    let count = group.len();
+    let mut first = group.into_iter().next()?;
+    if count > 1 && !figures.is_empty() {
+        let mean = figures.iter().sum::<f64>() / crate::stats::count(figures.len());
+        let finding = &mut first.finding;
+        finding.bytes_per_operation = Some(mean);
+        (finding.low, finding.high) = (low, high);
+        finding.message = format!(
+            "On average {} per operation over {count} jobs ({}). The first: {}",
+            rate_text(mean),
+            each.join(", "),
+            finding.message
+        );
     }
-    merged
+    first.finding.hosts = hosts;
+    Some(first)
 }
 
 fn is_replica(known: &Found, next: &Found) -> bool {
@@ -50,17 +90,6 @@ fn is_replica(known: &Found, next: &Found) -> bool {
         && a.subject == b.subject
         && a.stack == b.stack
         && (has_figures || a.message == b.message)
-}
-
-fn add_replica(known: &mut Finding, next: Finding) {
-    let n = crate::stats::count(known.hosts.len().max(1));
-    known.bytes_per_operation = known
-        .bytes_per_operation
-        .zip(next.bytes_per_operation)
-        .map(|(mean, figure)| mean + (figure - mean) / (n + 1.0));
-    known.low = known.low.zip(next.low).map(|(a, b)| a.min(b));
-    known.high = known.high.zip(next.high).map(|(a, b)| a.max(b));
-    known.hosts.extend(next.hosts);
 }
 
 fn is_one_subject(a: &Finding, b: &Finding) -> bool {

@@ -71,8 +71,11 @@ fn of_rounds(facts: &Facts<'_>, all: &[Facts<'_>], found: &mut Vec<Found>) {
             continue;
         }
         let leaks = named(rounds);
+        let is_traced = all
+            .iter()
+            .any(|other| other.is_same_subject(facts) && other.job.spec.tool != Tool::Plain);
         for leak in &leaks {
-            found.push(leak_finding(facts, rounds, leak).into());
+            found.push(leak_finding(facts, rounds, leak, is_traced).into());
         }
         if leaks.is_empty() {
             found.push(level_finding(facts, rounds).into());
@@ -105,7 +108,7 @@ fn not_judged(facts: &Facts<'_>, rounds: &PhaseRounds) -> Option<Finding> {
     Some(finding)
 }
 
-fn leak_finding(facts: &Facts<'_>, rounds: &PhaseRounds, leak: &Leak) -> Finding {
+fn leak_finding(facts: &Facts<'_>, rounds: &PhaseRounds, leak: &Leak, is_traced: bool) -> Finding {
     let is_vanilla =
         facts.job.spec.build == BuildRef::Vanilla || facts.job.spec.arm == Arm::Control;
     let verdict =
@@ -159,10 +162,12 @@ fn leak_finding(facts: &Facts<'_>, rounds: &PhaseRounds, leak: &Leak) -> Finding
     if let Some(used) = rounds.raw.get(&Subject::Used)
         && matches!(leak.of, Subject::OverTotal | Subject::Anonymous)
     {
-        message.push_str(&format!(
-            " Memory contexts: {} per operation. What asked for it (malloc, mmap) a memcheck or heaptrack job would show.",
-            rate_text(used.slope)
-        ));
+        message.push_str(&format!(" Memory contexts: {} per operation.", rate_text(used.slope)));
+        if !is_traced {
+            message.push_str(
+                " Who asked for it (malloc or mmap), a memcheck job of this workload would show.",
+            );
+        }
     }
     if matches!(leak.of, Subject::ContextTotal(_)) {
         message.push_str(

@@ -32,7 +32,11 @@ pub(crate) fn sentence(
         (_, _, None) => String::new(),
         (0, 0, Some(row)) => format!(" No difference to {} is proven.", row.baseline_build),
         (worse, better, Some(row)) => {
-            format!(" Against {}: {worse} figures worse, {better} better.", row.baseline_build)
+            format!(
+                " Against {}: {worse} {} worse, {better} better.",
+                row.baseline_build,
+                if worse == 1 { "figure is" } else { "figures are" }
+            )
         }
     };
     format!("{}: {reason}.{compared}", word(verdict))

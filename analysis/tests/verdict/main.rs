@@ -1,0 +1,9 @@
+//! The verdict on made-up evidence: planted leaks of every kind, and everything that only looks like one.
+
+mod compared;
+mod guards;
+mod leak_records;
+mod made;
+mod reports;
+mod robust;
+mod rounds;
