@@ -4,17 +4,19 @@
 //! runner share) · `probe` (/proc, cgroup), `spool` · `sampler`, `package` · `tree` · `tools` ·
 //! `cluster`, `workers`, `capabilities` · `runner` · `link` · `app`. `tests/shape.rs` reads the floors from here.
 
+pub mod app;
 pub mod capabilities;
 pub mod cluster;
 pub mod config;
-pub mod folder;
 pub mod environment;
+pub mod folder;
+pub mod link;
 pub mod package;
 pub mod privilege;
 pub mod probe;
+pub mod runner;
 pub mod sampler;
+pub mod spool;
 pub mod tools;
 pub mod tree;
-pub mod spool;
-pub mod runner;
 pub mod workers;

@@ -419,7 +419,7 @@ impl Daemon {
             for lease in new {
                 told.insert(lease);
                 if self.jobs.get(&lease).is_some_and(|handle| handle.status.borrow().is_running) {
-                    self.tell(lease, Order::Cancel("the agent was stopped".to_owned()));
+                    self.tell(lease, Order::Stop("the agent was stopped".to_owned()));
                 }
             }
             let is_running = !self.launching.is_empty()

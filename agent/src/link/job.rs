@@ -52,6 +52,8 @@ pub(super) enum Order {
         received_bytes: u64,
     },
     Cancel(String),
+    /// As a cancel of which nobody waits to hear: the daemon itself is to end.
+    Stop(String),
     Release,
     Refused(String),
 }
@@ -254,6 +256,7 @@ impl JobTask {
                 self.end(&reason, grace(self.tool));
                 self.acknowledge_cancel();
             }
+            Order::Stop(reason) => self.end(&reason, grace(self.tool)),
             Order::Release => {
                 self.fate = Fate::Removed;
                 self.end("the coordinator released the job", grace(self.tool));
