@@ -1,5 +1,7 @@
 //! The shape of this crate: every file says what it is, and modules lean downwards only.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test; a failure here is the report")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

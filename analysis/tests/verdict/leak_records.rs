@@ -107,6 +107,26 @@ fn an_invalid_read_in_the_extension_fails_and_one_in_postgres_does_not() {
 }
 
 #[test]
+fn padding_that_the_server_writes_below_the_extension_is_not_its_error() {
+    let syscall = |function: &str, module: &str| {
+        let mut made = memcheck(&[]);
+        let mut frames = stack(function, module);
+        frames.push(stack("hx_trigger", "pg_x.so")[1].clone());
+        made.attempt.memcheck_errors.push(MemcheckErrors {
+            process: 1,
+            errors: vec![MemcheckError {
+                what: "Syscall param pwrite64(buf) points to uninitialised byte(s)".to_owned(),
+                count: 1,
+                stack: frames,
+            }],
+        });
+        judged(vec![made]).verdict
+    };
+    assert_eq!(syscall("XLogWrite", "postgres"), Verdict::Pass);
+    assert_eq!(syscall("hx_write", "pg_x.so"), Verdict::Fail);
+}
+
+#[test]
 fn too_few_checks_and_too_little_coverage_never_pass() {
     let few = with_leaks(job(Tool::Memcheck, Arm::Candidate, 1, 6, flat), 2, &[]);
     assert_eq!(judged(vec![few]).verdict, Verdict::Inconclusive);
@@ -117,4 +137,42 @@ fn too_few_checks_and_too_little_coverage_never_pass() {
     unknown.attempt.coverage = None;
     assert_eq!(judged(vec![unknown]).verdict, Verdict::Inconclusive);
     assert_eq!(judged(vec![memcheck(&[])]).verdict, Verdict::Pass);
+}
+
+/// Three checks of a real backend of PostgreSQL 15 under valgrind 3.19, 50 calls of `hx_lost` and `hx_keep` (100 bytes each) between them.
+#[test]
+fn real_checks_of_a_real_backend_give_exactly_100_bytes_per_operation() {
+    use pgsoak_analysis::valgrind::{AddressMap, parse_leak_check, parse_log};
+    use pgsoak_proto::evidence::LeakCheck;
+    let maps = AddressMap::from_maps(include_str!("../golden/valgrind/postgres/maps.txt"));
+    let checks = [
+        include_str!("../golden/valgrind/postgres/leak_check_1.txt"),
+        include_str!("../golden/valgrind/postgres/leak_check_2.txt"),
+        include_str!("../golden/valgrind/postgres/leak_check_3.txt"),
+    ];
+    let mut made = job(Tool::Memcheck, Arm::Candidate, 1, 6, flat);
+    made.workload.extension = Some("hx".to_owned());
+    for (text, round) in checks.iter().zip(1_u32..) {
+        let answer = parse_leak_check(text, &maps);
+        assert!(answer.complete);
+        made.attempt.leak_checks.push(LeakCheck {
+            session: 1,
+            process: 1,
+            phase: 1,
+            round,
+            operations: u64::from(round) * 50,
+            records: answer.records,
+            at_exit: false,
+            took_us: 1,
+        });
+    }
+    let log = parse_log(include_str!("../golden/valgrind/postgres/process.log"), &maps);
+    assert!(log.complete);
+    let result = judged(vec![made]);
+    let [finding] = failing(&result)[..] else { panic!("{:#?}", result.findings) };
+    assert_eq!((finding.subject.as_str(), finding.owner), ("hx_lost", Owner::Extension));
+    assert_eq!(finding.bytes_per_operation, Some(100.0));
+    assert_eq!(finding.stack[1], "hx_lost (hx.so)");
+    let kept = result.findings.iter().find(|finding| finding.subject == "hx_keep").unwrap();
+    assert_eq!((kept.verdict, kept.bytes_per_operation), (Verdict::Pass, Some(100.0)));
 }
