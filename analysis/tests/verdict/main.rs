@@ -4,6 +4,7 @@ mod compared;
 mod guards;
 mod leak_records;
 mod made;
+mod real_readings;
 mod reports;
 mod robust;
 mod rounds;
