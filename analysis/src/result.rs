@@ -232,7 +232,7 @@ pub struct JobResult {
     pub attempts: u32,
     /// Ticks.
     pub samples: SampleLedger,
-    /// Share of the backends' seconds that the tool saw; `None`: not measured.
+    /// Share of the backends' seconds that the tool saw; plain: share of the samples that are stored. `None`: not measured.
     pub coverage: Option<f64>,
     /// What the harness itself cost.
     pub harness: HarnessCost,

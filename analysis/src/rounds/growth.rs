@@ -6,6 +6,9 @@ use crate::stats::{Point, count, saturation, theil_sen, thinned, warm_up};
 /// Most points of which pairs are formed.
 const MOST_POINTS: usize = 120;
 
+/// Most points among which the end of the warm-up is looked for; longer series are thinned to means of neighbours first.
+const MOST_READINGS: usize = 480;
+
 /// Stretches on which growth is counted where single rounds are too fine.
 const STRETCHES: usize = 12;
 
@@ -95,8 +98,10 @@ pub(crate) fn growth(
         .iter()
         .map(|point| Point { x: point.x, y: point.y - allowance.slope * point.x })
         .collect();
-    let dropped = warm_up(&excess, rounds / 3);
-    let fit = excess.get(dropped..)?;
+    let dense = thinned(&excess, MOST_READINGS);
+    let size = points.len().div_ceil(dense.len().max(1));
+    let dropped = warm_up(&dense, (dense.len() - 1) / 3);
+    let fit = dense.get(dropped..)?;
     let (first, last) = (fit.first()?, fit.last()?);
     let operations = last.x - first.x;
     let threshold = threshold.per_operation(operations);
@@ -105,8 +110,8 @@ pub(crate) fn growth(
         low: 0.0,
         high: 0.0,
         operations,
-        rounds: fit.len() - 1,
-        warm_up: dropped,
+        rounds: rounds.saturating_sub(dropped * size),
+        warm_up: dropped * size,
         bytes: last.y - first.y,
         threshold,
         limit: threshold + allowance.half_width,

@@ -141,3 +141,20 @@ fn empty_constant_short_and_backwards_evidence_never_passes_for_want_of_evidence
     }
     assert_ne!(all_reports(vec![still]), Verdict::Pass);
 }
+
+#[test]
+fn a_day_of_rounds_is_judged_in_seconds_and_agrees_with_a_short_run() {
+    let leaking = |worker: u32, round: u32| {
+        let (rss, mut contexts) = flat(worker, round);
+        contexts[0].1 += u64::from(round) * OPERATIONS * 3;
+        (rss, contexts)
+    };
+    let began = std::time::Instant::now();
+    let long = judged(vec![job(Tool::Plain, Arm::Candidate, 4, 8_640, leaking)]);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let short = judged(vec![job(Tool::Plain, Arm::Candidate, 4, 20, leaking)]);
+    for result in [&long, &short] {
+        assert_eq!(failing(result)[0].subject, "context CacheMemoryContext");
+        assert!((failing(result)[0].bytes_per_operation.unwrap() - 3.0).abs() < 1e-6);
+    }
+}
