@@ -29,7 +29,10 @@ pub fn text(result: &RunResult) -> String {
     if !detects.is_empty() {
         out.push_str(&format!("\nWould have caught growth above {}.\n", detects.join(" or ")));
     }
-    out.push_str(&format!("\n{}: {}\n", label(result.verdict).to_uppercase(), result.sentence));
+    // The sentence begins with the verdict's word.
+    let word = label(result.verdict);
+    let reason = result.sentence.strip_prefix(word).unwrap_or(&result.sentence);
+    out.push_str(&format!("\n{}{reason}\n", word.to_uppercase()));
     out
 }
 
@@ -46,7 +49,7 @@ pub const fn label(verdict: Verdict) -> &'static str {
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(presets::UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header.iter().copied());
     if !std::io::stdout().is_terminal() {

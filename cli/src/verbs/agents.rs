@@ -28,7 +28,7 @@ pub async fn run(args: Listing) -> anyhow::Result<u8> {
         return Ok(exit::PASS);
     }
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
         "Agent",
         "State",
         "Last seen",

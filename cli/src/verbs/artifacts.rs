@@ -37,7 +37,7 @@ pub async fn run(args: ArtifactsArgs) -> anyhow::Result<u8> {
         }
         let mut table = Table::new();
         table
-            .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+            .load_style(presets::UTF8_FULL_CONDENSED)
             .set_header(["Job", "Attempt", "File", "Size", ""]);
         for artifact in &artifacts {
             #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]

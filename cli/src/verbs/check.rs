@@ -66,7 +66,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
         }
     } else {
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
             "Workload",
             "Tool",
             "Build",

@@ -35,7 +35,7 @@ pub async fn run(args: DoctorArgs) -> anyhow::Result<u8> {
 fn as_text(survey: &Survey, can_soak: bool) -> String {
     let Survey { capabilities: can, missing } = survey;
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["", "What", "Found"]);
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header(["", "What", "Found"]);
     let mut row = |good: bool, what: &str, found: String| {
         let mark =
             if good { Cell::new("✓").fg(Color::Green) } else { Cell::new("✗").fg(Color::Red) };
@@ -56,7 +56,7 @@ fn as_text(survey: &Survey, can_soak: bool) -> String {
     };
     row(user != "none", "user that runs PostgreSQL", user);
     for postgres in &can.postgres {
-        row(true, "PostgreSQL", format!("{} ({})", postgres.version, postgres.pg_config));
+        row(true, "PostgreSQL", format!("{} ({})", postgres.version, postgres.pg_config.display()));
     }
     for tool in &can.tools {
         row(true, tool.tool.label(), tool.version.clone());

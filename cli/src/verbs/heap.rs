@@ -62,7 +62,7 @@ fn top(file: &Path, limit: usize, json: bool) -> anyhow::Result<()> {
         return verbs::print_json(&digest);
     }
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
         "At peak",
         "At the end",
         "Calls",
@@ -120,7 +120,7 @@ fn draw(files: &[PathBuf], cost: Cost, to: Option<PathBuf>) -> anyhow::Result<()
 
 fn diff_text(found: &HeapDiff, limit: usize) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
         "At the end",
         "At peak",
         "Calls",

@@ -76,7 +76,7 @@ pub async fn run(args: LeaksArgs) -> anyhow::Result<u8> {
     }
     let mut table = Table::new();
     table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(presets::UTF8_FULL_CONDENSED)
         .set_header(["What", "Owner", "Bytes", "Blocks", "Times", "Stack"]);
     for row in rows.iter().take(limit) {
         #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]

@@ -14,7 +14,7 @@ pub fn run(args: &LibraryArgs) -> anyhow::Result<u8> {
         return Ok(exit::PASS);
     }
     let mut out = String::from("Workloads\n");
-    for name in library::workload_names() {
+    for name in library::names() {
         let about = library::workload(name)
             .and_then(|text| Workload::parse(name, text).ok())
             .map_or_else(String::new, |workload| workload.about);

@@ -23,7 +23,7 @@ pub async fn run(args: MassifArgs) -> anyhow::Result<u8> {
             continue;
         }
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
             "At peak",
             "Function",
             "Called from",

@@ -32,7 +32,7 @@ pub async fn run(args: RunsArgs) -> anyhow::Result<u8> {
         return Ok(exit::PASS);
     }
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
         "Run",
         "Plan",
         "Submitted",

@@ -70,8 +70,10 @@ fn every_verb_works_against_daemons() {
     let checked = stdout(&mut daemons.ask(&["check", text(&plan), "--json"]));
     assert_eq!(serde_json::from_str::<Value>(&checked).unwrap()["agent"], "a");
 
-    let waited = daemons.ask(&["submit", text(&plan), "--wait", "--json", "--quiet"]).output().unwrap();
-    let result: Value = serde_json::from_slice(&waited.stdout).unwrap_or_else(|_| panic!("{}", show(&waited)));
+    let waited =
+        daemons.ask(&["submit", text(&plan), "--wait", "--json", "--quiet"]).output().unwrap();
+    let result: Value =
+        serde_json::from_slice(&waited.stdout).unwrap_or_else(|_| panic!("{}", show(&waited)));
     assert_eq!(waited.status.code(), Some(0), "{}", show(&waited));
     assert_eq!(result["verdict"], "pass");
     let run = result["run"].as_str().unwrap();
@@ -143,7 +145,10 @@ fn cancel_leaves_no_process() {
     let plan = plan(&daemons, 1000, 100);
     let run = submit(&daemons, &plan);
     wait_for("the server", TWO_MINUTES, || {
-        left_in(&daemons.dir.path().join("agent")).iter().any(|line| line.contains("postgres")).then_some(())
+        left_in(&daemons.dir.path().join("agent"))
+            .iter()
+            .any(|line| line.contains("postgres"))
+            .then_some(())
     });
     stdout(&mut daemons.ask(&["cancel", &run, "--wait", "--json"]));
     assert_eq!(left_in(&daemons.dir.path().join("agent")), Vec::<String>::new());
@@ -158,11 +163,21 @@ fn an_interrupted_run_cleans_up() {
     let dir = crate::support::folder();
     let workload = "name = \"long\"\n[[phase]]\nname = \"a\"\nkind = \"loop\"\nfor = \"10m\"\nrate = 50\nsql = \"SELECT 1\"\n";
     file(dir.path(), "long.toml", workload);
-    let plan = file(dir.path(), "plan.toml", "name = \"p\"\n[defaults]\npostgres = \"15\"\nbuild = \"vanilla\"\n[[job]]\nworkload = \"long.toml\"\n");
-    let mut child = crate::support::pgsoak(&["run", text(&plan), "--data-dir", text(&dir.path().join("data")), "--quiet"])
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let plan = file(
+        dir.path(),
+        "plan.toml",
+        "name = \"p\"\n[defaults]\npostgres = \"15\"\nbuild = \"vanilla\"\n[[job]]\nworkload = \"long.toml\"\n",
+    );
+    let mut child = crate::support::pgsoak(&[
+        "run",
+        text(&plan),
+        "--data-dir",
+        text(&dir.path().join("data")),
+        "--quiet",
+    ])
+    .stdout(std::process::Stdio::null())
+    .spawn()
+    .unwrap();
     wait_for("the server", TWO_MINUTES, || {
         left_in(dir.path()).iter().any(|line| line.contains("postgres")).then_some(())
     });

@@ -31,7 +31,14 @@ fn finding<'a>(soaked: &'a Soaked, workload: &str, tool: &str) -> Option<&'a Val
     })
 }
 
-fn must_fail(soaked: &Soaked, workload: &str, tool: &str, subject: &str, bytes: Option<f64>, within: f64) {
+fn must_fail(
+    soaked: &Soaked,
+    workload: &str,
+    tool: &str,
+    subject: &str,
+    bytes: Option<f64>,
+    within: f64,
+) {
     let Some(found) = finding(soaked, workload, tool) else {
         panic!("{workload} under {tool} has no finding: {:#}", soaked.json["findings"]);
     };
@@ -40,7 +47,10 @@ fn must_fail(soaked: &Soaked, workload: &str, tool: &str, subject: &str, bytes: 
     assert!(named.contains(subject), "{workload}: '{named}' does not name '{subject}'");
     if let Some(bytes) = bytes {
         let measured = found["bytes_per_operation"].as_f64().unwrap();
-        assert!((measured - bytes).abs() <= within * bytes, "{workload}: {measured} B, not {bytes} B");
+        assert!(
+            (measured - bytes).abs() <= within * bytes,
+            "{workload}: {measured} B, not {bytes} B"
+        );
     }
 }
 
@@ -53,11 +63,21 @@ fn every_fault_is_judged_rightly(postgres: &str, palloc_bytes: f64) {
     }
     // 100 bytes cost 112 of malloc.
     must_fail(&soaked, "fault_malloc_kept", "plain", "malloc outside contexts", Some(112.0), 0.05);
-    must_fail(&soaked, "fault_palloc_top", "plain", "context TopMemoryContext", Some(palloc_bytes), 0.05);
+    must_fail(
+        &soaked,
+        "fault_palloc_top",
+        "plain",
+        "context TopMemoryContext",
+        Some(palloc_bytes),
+        0.05,
+    );
     must_fail(&soaked, "fault_context_kept", "plain", "context ", None, 0.0);
     must_fail(&soaked, "fault_spi_plan_kept", "plain", "context CachedPlan", None, 0.0);
     must_fail(&soaked, "fault_mmap_kept", "plain", "outside", Some(4096.0), 0.05);
-    must_fail(&soaked, "fault_malloc_lost", "memcheck", "faults_malloc_lost", Some(100.0), 0.000_1);
+    must_fail(&soaked, "fault_malloc_lost", "memcheck", "lose_block", Some(100.0), 0.000_1);
+    let lost = finding(&soaked, "fault_malloc_lost", "memcheck").unwrap();
+    assert!(lost["stack"].to_string().contains("faults_malloc_lost"), "{lost:#}");
+    assert_eq!(lost["owner"], "extension");
     for healthy in ["fault_cache_bounded", "fault_sawtooth", "fault_nothing"] {
         for tool in ["plain", "memcheck"] {
             let found = finding(&soaked, healthy, tool);

@@ -54,9 +54,10 @@ pub fn soak(plan: &str) -> Soaked {
 
 /// `pgsoak run` on a plan file with its data in `dir`.
 pub fn soak_in(dir: &Path, plan: &Path) -> Soaked {
-    let output = pgsoak(&["run", text(plan), "--data-dir", text(&dir.join("data")), "--json", "--quiet"])
-        .output()
-        .unwrap();
+    let output =
+        pgsoak(&["run", text(plan), "--data-dir", text(&dir.join("data")), "--json", "--quiet"])
+            .output()
+            .unwrap();
     let err = String::from_utf8_lossy(&output.stderr).into_owned();
     let out = String::from_utf8_lossy(&output.stdout);
     let json = serde_json::from_str(&out)
@@ -92,7 +93,8 @@ pub fn left_in(dir: &Path) -> Vec<String> {
     let mut left = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let proc = entry.path();
-        let lies_in = |link: &str| fs::read_link(proc.join(link)).is_ok_and(|to| to.starts_with(dir));
+        let lies_in =
+            |link: &str| fs::read_link(proc.join(link)).is_ok_and(|to| to.starts_with(dir));
         if lies_in("cwd") || lies_in("exe") {
             let line = fs::read(proc.join("cmdline")).unwrap_or_default();
             left.push(String::from_utf8_lossy(&line).replace('\0', " "));
@@ -144,14 +146,26 @@ impl Daemons {
 
     /// Starts the coordinator (again).
     pub fn start_coordinator(&mut self) {
-        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("coordinator.log")).unwrap();
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("coordinator.log"))
+            .unwrap();
         let data = self.dir.path().join("coordinator");
         let socket = self.dir.path().join("c.sock");
-        let child = pgsoak(&["coordinator", "--listen", "127.0.0.1:0", "--socket", text(&socket), "--data-dir", text(&data)])
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = pgsoak(&[
+            "coordinator",
+            "--listen",
+            "127.0.0.1:0",
+            "--socket",
+            text(&socket),
+            "--data-dir",
+            text(&data),
+        ])
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
         self.coordinator = Some(child);
         wait_for("the coordinator", Duration::from_secs(20), || {
             self.ask(&["agents"]).output().unwrap().status.success().then_some(())
@@ -160,13 +174,27 @@ impl Daemons {
 
     /// Starts the agent (again).
     pub fn start_agent(&mut self) {
-        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("agent.log")).unwrap();
-        let data = self.dir.path().join("agent");
-        let child = pgsoak(&["agent", "--coordinator", &self.url(), "--data-dir", text(&data), "--name", "a", "--slots", "2"])
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("agent.log"))
             .unwrap();
+        let data = self.dir.path().join("agent");
+        let child = pgsoak(&[
+            "agent",
+            "--coordinator",
+            &self.url(),
+            "--data-dir",
+            text(&data),
+            "--name",
+            "a",
+            "--slots",
+            "2",
+        ])
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
         self.agent = Some(child);
         wait_for("the agent", Duration::from_secs(20), || {
             let agents = stdout(&mut self.ask(&["agents", "--json"]));
@@ -218,8 +246,13 @@ impl Drop for Daemons {
         }
         // A failed test may leave runners; they live in the folder and are ended with it.
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let lies_in = fs::read_link(entry.path().join("cwd")).is_ok_and(|to| to.starts_with(self.dir.path()));
-            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(rustix::process::Pid::from_raw);
+            let lies_in = fs::read_link(entry.path().join("cwd"))
+                .is_ok_and(|to| to.starts_with(self.dir.path()));
+            let pid = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+                .and_then(rustix::process::Pid::from_raw);
             if let (true, Some(pid)) = (lies_in, pid) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }

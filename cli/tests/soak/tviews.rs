@@ -27,10 +27,12 @@ scale = 0.01
     for job in jobs {
         assert_eq!(job["outcome"], "finished", "{job:#}");
     }
-    let arms: std::collections::BTreeSet<_> = jobs.iter().map(|job| job["arm"].as_str().unwrap()).collect();
+    let arms: std::collections::BTreeSet<_> =
+        jobs.iter().map(|job| job["arm"].as_str().unwrap()).collect();
     assert_eq!(arms.into_iter().collect::<Vec<_>>(), ["baseline", "candidate", "control"]);
     let budgets = soaked.json["budgets"].as_array().unwrap();
-    let load = budgets.iter().find(|b| b["workload"] == "tview_load" && b["arm"] == "candidate").unwrap();
+    let load =
+        budgets.iter().find(|b| b["workload"] == "tview_load" && b["arm"] == "candidate").unwrap();
     assert_eq!(load["verdict"], "pass", "{load:#}");
     assert!(load["measured_bytes"].as_f64().unwrap() > 0.0);
     assert!(!soaked.json["comparisons"].as_array().unwrap().is_empty());
