@@ -31,7 +31,8 @@ type End = Option<Option<ExitStatus>>;
 /// A started server.
 #[derive(Debug)]
 pub struct Server {
-    process: ProcessKey,
+    pid: u32,
+    process: Option<ProcessKey>,
     folder: PathBuf,
     end: watch::Receiver<End>,
 }
@@ -54,19 +55,17 @@ impl Server {
             // Ctrl-C in a terminal is for the runner, which then stops the server in order.
             .process_group(0);
         let child = Command::from(command).kill_on_drop(true).spawn()?;
-        // It cannot be reaped before `attend` waits for it, so its entry in /proc is its own; a zombie has none.
-        let process = child
-            .id()
-            .and_then(ProcessKey::of)
-            .ok_or_else(|| io::Error::other("it ended at once"))?;
+        let pid = child.id().ok_or_else(|| io::Error::other("it has no pid"))?;
+        // It is not reaped before `attend` waits for it, so the entry in /proc is its own; a server that is dead already has none.
+        let process = ProcessKey::of(pid);
         let (sender, end) = watch::channel(None);
         tokio::spawn(attend(child, sender, log.to_owned()));
-        Ok(Self { process, folder: folder.to_owned(), end })
+        Ok(Self { pid, process, folder: folder.to_owned(), end })
     }
 
     /// Its pid.
     pub(super) fn pid(&self) -> u32 {
-        self.process.pid
+        self.pid
     }
 
     /// The job's folder.
@@ -101,25 +100,26 @@ impl Server {
             (StopStep::Immediate, Signal::QUIT, limits.immediate),
         ];
         for (step, signal, limit) in steps {
-            self.process.signal(signal);
+            self.signal(signal);
             if tokio::time::timeout(limit, self.ended()).await.is_ok() {
                 return step;
             }
-            tracing::warn!(
-                pid = self.process.pid,
-                ?step,
-                ?limit,
-                "the server did not stop; asking harder"
-            );
+            tracing::warn!(pid = self.pid, ?step, ?limit, "the server did not stop; asking harder");
         }
         self.kill();
         drop(tokio::time::timeout(limits.immediate, self.ended()).await);
         StopStep::Kill
     }
 
+    fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            process.signal(signal);
+        }
+    }
+
     /// SIGKILL to the server and to whatever else works in the job's folder.
     fn kill(&self) {
-        self.process.signal(Signal::KILL);
+        self.signal(Signal::KILL);
         survivors::kill_all(&survivors::pids_left(&self.folder));
     }
 }
