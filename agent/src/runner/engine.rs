@@ -103,7 +103,7 @@ impl Engine {
             self.sampler.set_every(every).map_err(gone)?;
             match &step.looped {
                 None => self.once(step, is_last).await?,
-                Some(shape) => self.looped(step, shape, is_last).await?,
+                Some(shape) => self.looped(step, shape).await?,
             }
         }
         Ok(())

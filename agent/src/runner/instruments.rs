@@ -8,7 +8,9 @@ use crate::runner::engine::Place;
 use crate::runner::fault::Fault;
 use crate::tools::Tooling;
 use crate::tools::memcheck::Check;
+use crate::tools::memcheck::CheckError;
 use crate::tools::trim::malloc_trim;
+use crate::workers::failure::WorkError;
 use crate::workers::failure::chain;
 use crate::workers::session::Session;
 use pgsoak_analysis::valgrind::{AddressMap, parse_leak_check};
@@ -62,7 +64,7 @@ impl Instruments {
         let answer = memcheck
             .leak_check(pid, check, CHECK_LIMIT)
             .await
-            .map_err(|error| Fault::Infrastructure(chain(&error)))?;
+            .map_err(|error| of_check(&error, session))?;
         let map = AddressMap::from_maps(&answer.maps);
         let parsed = parse_leak_check(&answer.text, &map);
         self.maps().checked.insert(pid, (map, place));
@@ -108,5 +110,21 @@ impl Instruments {
             return None;
         }
         rss_anon_now(pid).ok().flatten()
+    }
+}
+
+/// A backend without a channel is gone, as its session will see.
+fn of_check(error: &CheckError, session: &Session) -> Fault {
+    match error {
+        CheckError::NoChannel { .. } => Fault::Work {
+            phase: String::new(),
+            line: None,
+            error: WorkError::Lost {
+                session: session.number(),
+                statement: String::new(),
+                message: chain(error),
+            },
+        },
+        _ => Fault::Infrastructure(chain(error)),
     }
 }

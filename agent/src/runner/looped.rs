@@ -29,6 +29,9 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
+/// So many workers of a phase are read again after their allocator was trimmed: it takes a second each, and they are alike.
+const TRIMMED_WORKERS: u32 = 4;
+
 /// How often progress is told of while a round runs.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
@@ -41,7 +44,6 @@ impl Engine {
         &mut self,
         step: &Step,
         shape: &Loop,
-        is_last: bool,
     ) -> Result<(), Fault> {
         let mut total =
             PhaseEnded { phase: step.phase, operations: 0, late_operations: 0, max_lateness_us: 0 };
@@ -83,7 +85,7 @@ impl Engine {
             }
             let is_over = !plan.goes_on(rounds_done, begun_at.elapsed());
             let rows = self.rows(step).await?;
-            self.rest(step, &workers, rounds_done, rows, is_last && is_over).await?;
+            self.rest(step, &workers, rounds_done, rows, is_over).await?;
             let vars =
                 Vars { n: total.operations, worker: 0, round: rounds_done, seed: self.spec.seed };
             self.check(step, rounds_done, vars).await?;
@@ -163,10 +165,11 @@ impl Engine {
         workers: &[Worker],
         round: u32,
         rows: u64,
-        is_last: bool,
+        is_over: bool,
     ) -> Result<(), Fault> {
         for worker in workers {
             let operations = worker.operations();
+            let is_last = is_over && worker.session().number() <= TRIMMED_WORKERS;
             let place = Place { phase: step.phase, round, operations, rows, is_last };
             self.read(worker.session(), place).await.map_err(|fault| self.placed(step, fault))?;
         }

@@ -37,6 +37,10 @@ const SAMPLER_LIMIT: Duration = Duration::from_secs(10);
 /// What may still be done with reports after a stop from outside.
 const AFTER_STOP: Duration = Duration::from_secs(5);
 
+/// How often the job's folders are removed until they stay away, and the time between.
+const REMOVE_TRIES: u32 = 100;
+const REMOVE_AGAIN: Duration = Duration::from_millis(50);
+
 /// Folders of the job that go with it.
 const REMOVED: [&str; 5] = ["tree", "data", "run", "logs", "tool"];
 
@@ -176,12 +180,7 @@ async fn put_away(folder: &JobFolder) -> Option<String> {
         for error in failed {
             tracing::warn!(error = chain(&error), "a raw file is not kept");
         }
-        let problems: Vec<String> = REMOVED
-            .iter()
-            .filter_map(|name| remove(&folder.path().join(name)).err())
-            .map(|error| error.to_string())
-            .collect();
-        (!problems.is_empty()).then(|| problems.join("; "))
+        remove_all(folder.path())
     });
     putting.await.unwrap_or_else(|error| Some(format!("putting away the folder ended: {error}")))
 }
@@ -200,6 +199,30 @@ fn raw_files(folder: &Path) -> Vec<PathBuf> {
         files.append(&mut found);
     }
     files
+}
+
+/// Removes what goes with the job; `Some`: what would not go. A preparation that was given up may still be copying files on a
+/// thread that nobody can stop: then a folder is not empty, or is there again, and goes at the next try.
+fn remove_all(folder: &Path) -> Option<String> {
+    let mut problems = String::new();
+    for _ in 0..REMOVE_TRIES {
+        let there: Vec<PathBuf> = REMOVED
+            .iter()
+            .map(|name| folder.join(name))
+            .filter(|path| fs::symlink_metadata(path).is_ok())
+            .collect();
+        if there.is_empty() {
+            return None;
+        }
+        let failed: Vec<String> = there
+            .iter()
+            .filter_map(|path| remove(path).err())
+            .map(|error| error.to_string())
+            .collect();
+        problems = failed.join("; ");
+        std::thread::sleep(REMOVE_AGAIN);
+    }
+    Some(if problems.is_empty() { "files of the job come again".to_owned() } else { problems })
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -46,7 +46,7 @@ fn used(rest: &AtRest) -> u64 {
 #[test]
 fn malloc_that_is_kept_grows_outside_contexts() {
     for major in [15, 18] {
-        let evidence = finished(&wasting("faults_malloc_kept(100)", 4000, major));
+        let evidence = finished(&wasting("faults_malloc_kept(100)", 1500, major));
         let rss = per_operation(&evidence, |rest| rest.rss_anon_bytes);
         assert!((100.0..=150.0).contains(&rss), "{major}: {rss}");
         let contexts = per_operation(&evidence, used);
@@ -58,7 +58,7 @@ fn malloc_that_is_kept_grows_outside_contexts() {
 
 #[test]
 fn palloc_in_a_lasting_context_grows_there() {
-    let evidence = finished(&wasting("faults_palloc_top(100)", 2000, 18));
+    let evidence = finished(&wasting("faults_palloc_top(100)", 1000, 18));
     let top = per_operation(&evidence, |rest| {
         rest.contexts.iter().filter(|c| c.name == "TopMemoryContext").map(|c| c.used_bytes).sum()
     });
@@ -67,9 +67,9 @@ fn palloc_in_a_lasting_context_grows_there() {
 
 #[test]
 fn a_function_that_does_nothing_does_not_grow() {
-    let evidence = finished(&wasting("faults_nothing()", 4000, 15));
+    let evidence = finished(&wasting("faults_nothing()", 1500, 15));
     let rss = per_operation(&evidence, |rest| rest.rss_anon_bytes);
-    assert!(rss.abs() < 1.0, "{rss}");
+    assert!(rss.abs() < 2.0, "{rss}");
     assert!(per_operation(&evidence, used).abs() < 0.1);
     let last = evidence.at_rest(1).last().unwrap().trimmed_rss_anon_bytes;
     assert!(last > 0, "gdb is there: the last reading is trimmed");
