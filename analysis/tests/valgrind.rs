@@ -2,6 +2,8 @@
 //!
 //! `waste.c` beside the files is the program that was checked: 500 calls of each function per round.
 
+#![allow(clippy::panic, reason = "a missing record is the report")]
+
 use pgsoak_analysis::result::Owner;
 use pgsoak_analysis::stack::{ExtensionImage, owner};
 use pgsoak_analysis::valgrind::{AddressMap, LeakTotal, parse_leak_check, parse_log};

@@ -5,9 +5,7 @@ use pgsoak_analysis::result::{EvidenceKind, Owner, Verdict};
 use pgsoak_proto::evidence::{LeakKind, MemcheckError, MemcheckErrors};
 use pgsoak_proto::job::{Arm, Tool};
 
-fn memcheck(
-    records: &[(LeakKind, Vec<pgsoak_proto::evidence::StackFrame>, fn(u32) -> u64)],
-) -> pgsoak_analysis::evidence::JobEvidence {
+fn memcheck(records: &[Held]) -> pgsoak_analysis::evidence::JobEvidence {
     with_leaks(job(Tool::Memcheck, Arm::Candidate, 1, 6, flat), 7, records)
 }
 

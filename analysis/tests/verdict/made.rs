@@ -284,12 +284,11 @@ pub fn record(kind: LeakKind, stack: &[StackFrame], before: u64, bytes: u64) -> 
     }
 }
 
+/// How memcheck counts a stack, the stack, and the bytes it holds at each check.
+pub type Held = (LeakKind, Vec<StackFrame>, fn(u32) -> u64);
+
 /// Adds a leak check after each round in which `size` (bytes by check) says what the stack holds.
-pub fn with_leaks(
-    mut job: JobEvidence,
-    checks: u32,
-    records: &[(LeakKind, Vec<StackFrame>, fn(u32) -> u64)],
-) -> JobEvidence {
+pub fn with_leaks(mut job: JobEvidence, checks: u32, records: &[Held]) -> JobEvidence {
     for check in 0..checks {
         let listed = records
             .iter()
