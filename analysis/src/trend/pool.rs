@@ -68,6 +68,9 @@ pub(super) fn without_step(curve: &Curve) -> Curve {
 }
 
 /// Mean growth of curves with equally many windows over a run of `length` seconds. `None`: no curves.
+///
+/// Its windows are spread from 0 to `length`, which stretches their middles by one window: slopes come out lower by one part in the number
+/// of windows (1 % of them at 120), on the careful side. The constants were measured so.
 pub(super) fn mean_growth(curves: &[Curve], windows: usize, length: f64) -> Option<Curve> {
     if curves.is_empty() {
         return None;
