@@ -521,3 +521,87 @@ async fn a_second_daemon_on_the_data_folder_is_told_who_has_it() {
     assert!(error.to_string().starts_with(&own), "{error}");
     agent.stop().await;
 }
+
+#[tokio::test]
+async fn a_damaged_segment_costs_its_own_frames_and_the_coordinator_is_told() {
+    let place = Place::new();
+    let mut coordinator = Coordinator::listen(&place.socket());
+    let agent = place.agent();
+    let (mut session, _) = coordinator.accept().await;
+    session.welcome(&[]).await;
+    // Two segments of 4 MiB.
+    let assignment = assignment("frames=20000 wait");
+    let lease = assignment.lease;
+    let spool = place.folder(&lease).spool();
+    session.say(CoordinatorMessage::Assignment(assignment)).await;
+    // Nothing is acknowledged, so little is read ahead.
+    eventually("two segments", || fs::read_dir(&spool).is_ok_and(|dir| dir.count() == 2)).await;
+    let mut segments: Vec<PathBuf> =
+        fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.sort();
+    let mut bytes = fs::read(&segments[0]).unwrap();
+    bytes[2_000_000] ^= 1;
+    fs::write(&segments[0], bytes).unwrap();
+    let second: u64 = segments[1].file_stem().unwrap().to_str().unwrap().parse().unwrap();
+
+    let mut due = 1;
+    let mut lost = None;
+    while due < 20_002 {
+        let AgentMessage::Evidence(batch) = session.receive().await else { continue };
+        let first = batch.frames[0].sequence;
+        if first != due {
+            assert_eq!(lost, None, "one hole");
+            assert_eq!((first, batch.lost_up_to), (second, second - 1));
+            lost = Some(due..first);
+        }
+        due = batch.frames.last().unwrap().sequence + 1;
+        session.acknowledge(lease, due - 1).await;
+    }
+    let lost = lost.expect("the damage was found");
+    assert!(lost.start > 1000, "what is before the damage arrives: {lost:?}");
+    session.cancel(lease).await;
+    session.cancelled(lease, &mut Stored::default()).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_data_folder_or_program_that_the_jobs_user_cannot_reach_is_dealt_with() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root runs jobs as somebody else.
+        return;
+    }
+    let place = Place::new();
+    let closed = |closed: bool| {
+        let mode = if closed { 0o700 } else { 0o755 };
+        fs::set_permissions(place.dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let mut coordinator = Coordinator::listen(&place.socket());
+    let mut config = place.config();
+    // A program in a folder of root's own.
+    let private = place.dir.path().join("private");
+    fs::create_dir(&private).unwrap();
+    let program = private.join("runner");
+    fs::copy(&config.runner[0], &program).unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+    config.runner[0] = program.into();
+    let agent = Agent::start(config);
+    let (mut session, _) = coordinator.accept().await;
+    session.welcome(&[]).await;
+
+    closed(true);
+    let refused = assignment("end");
+    session.say(CoordinatorMessage::Assignment(refused)).await;
+    let AgentMessage::AssignmentRefused(refused) = session.receive().await else { panic!() };
+    assert!(refused.reason.contains("cannot reach"), "{}", refused.reason);
+    assert!(refused.reason.contains("chmod o+x"), "{}", refused.reason);
+
+    closed(false);
+    let taken = assignment("frames=3 end");
+    let lease = taken.lease;
+    session.say(CoordinatorMessage::Assignment(taken)).await;
+    let mut stored = Stored::default();
+    session.store(lease, &mut stored, |s| s.is_delivered).await;
+    assert_eq!(outcome(&stored.ended().unwrap()), Outcome::Finished);
+    assert_eq!(fs::read_dir(place.data().join("bin")).unwrap().count(), 1, "one copy");
+    agent.stop().await;
+}

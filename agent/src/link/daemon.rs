@@ -6,7 +6,7 @@ use crate::config::AgentConfig;
 use crate::folder::{self, JobFolder, kill_left};
 use crate::link::chain;
 use crate::link::connect::{Link, LinkEvent, Outbox};
-use crate::link::job::{JobEnd, JobHandle, JobTask, Order, Runner};
+use crate::link::job::{JobEnd, JobHandle, JobTask, Order, Runner, no_progress};
 use crate::link::launch::{LaunchError, launch};
 use crate::spool;
 use pgsoak_proto::PROTOCOL;
@@ -229,6 +229,11 @@ impl Daemon {
             .map(|(lease, handle)| {
                 (*lease, handle.folder.clone(), handle.status.borrow().is_running)
             })
+            .chain(
+                self.launching
+                    .keys()
+                    .map(|lease| (*lease, JobFolder::of(&self.config.data_dir, lease), true)),
+            )
             .collect();
         self.hellos.spawn_blocking(move || {
             let (capabilities, found_at) =
@@ -379,6 +384,7 @@ impl Daemon {
                 .jobs
                 .values()
                 .map(|handle| handle.status.borrow().progress.clone())
+                .chain(self.launching.keys().map(|lease| no_progress(*lease)))
                 .collect(),
         };
         self.say(Body::Heartbeat((&heartbeat).into()));

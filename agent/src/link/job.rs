@@ -457,7 +457,8 @@ fn grace(tool: Tool) -> Duration {
     }
 }
 
-fn no_progress(lease: Lease) -> JobProgress {
+/// Of a job that has not said anything yet.
+pub(super) fn no_progress(lease: Lease) -> JobProgress {
     JobProgress {
         lease,
         stage: JobStage::Preparing,
