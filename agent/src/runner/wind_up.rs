@@ -185,9 +185,9 @@ async fn put_away(folder: &JobFolder) -> Option<String> {
     putting.await.unwrap_or_else(|error| Some(format!("putting away the folder ended: {error}")))
 }
 
-/// The server's log and whatever the tool wrote, in the order of their names.
+/// What the runner said so far, the server's log, and whatever the tool wrote, in the order of their names.
 fn raw_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
+    let mut files = vec![folder.join("runner.log")];
     for place in ["logs", "tool"] {
         let Ok(entries) = fs::read_dir(folder.join(place)) else { continue };
         let mut found: Vec<PathBuf> = entries

@@ -6,9 +6,11 @@
 
 use crate::workers::failure::WorkError;
 use crate::workers::failure::chain;
-use std::time::Duration;
+use std::{future::poll_fn, time::Duration};
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{
+    Client, Config, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow, Socket, tls::TlsStream,
+};
 
 /// How long a connection may take. Under memcheck a backend needs up to some seconds for its first answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(120);
@@ -42,8 +44,7 @@ impl Session {
             .await
             .map_err(|_| refused(format!("no answer within {} s", CONNECT_LIMIT.as_secs())))?
             .map_err(|error| refused(chain(&error)))?;
-        let connection =
-            tokio::spawn(async move { connection.await.err().map(|error| chain(&error)) });
+        let connection = tokio::spawn(drive(connection));
         let mut session = Self { number, pid: 0, client, connection };
         const WHO: &str = "SELECT pg_catalog.pg_backend_pid()";
         let answer = session.value(WHO).await?;
@@ -122,6 +123,21 @@ impl Session {
         drop(self.client);
         if tokio::time::timeout(CLOSE_LIMIT, &mut self.connection).await.is_err() {
             self.connection.abort();
+        }
+    }
+}
+
+/// Drives a connection to its end. Notices are dropped unread: a workload may bring one with every operation, and the
+/// server's log has what matters.
+async fn drive<S>(mut connection: Connection<Socket, S>) -> Option<String>
+where
+    S: TlsStream + Unpin,
+{
+    loop {
+        match poll_fn(|context| connection.poll_message(context)).await {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Some(chain(&error)),
+            None => return None,
         }
     }
 }
