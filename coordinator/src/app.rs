@@ -204,6 +204,11 @@ impl Running {
         info!("coordinator is down");
     }
 
+    /// How often evidence was synced to the disk, for tests of the order of things.
+    pub fn evidence_syncs(&self) -> u64 {
+        self.store.evidence_syncs()
+    }
+
     /// Waits until the coordinator cannot go on by itself (its store cannot be written).
     pub async fn failed(&self) {
         self.engine_gone.cancelled().await;

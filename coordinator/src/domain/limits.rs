@@ -7,8 +7,10 @@ use std::time::Duration;
 pub struct Limits {
     /// Between two looks at the fleet when nothing nudges.
     pub tick_every: Duration,
-    /// Attempts of one job when attempts are lost or refused (an attempt that ended by itself is not repeated).
+    /// Attempts of one job when attempts are lost (one that ended by itself is not repeated).
     pub max_attempts: u32,
+    /// The same when its agents refuse it: nothing was run then, so a few more are cheap.
+    pub max_refused: u32,
     /// Least time after a job's hard end in which its agent may come back with evidence.
     pub grace: Duration,
     /// Longest silence of a job that is over and still owes artifacts (or, when cancelled, its last frame). Its run goes on
@@ -31,6 +33,7 @@ impl Default for Limits {
         Self {
             tick_every: Duration::from_secs(1),
             max_attempts: 3,
+            max_refused: 6,
             grace: Duration::from_secs(600),
             artifacts_wait: Duration::from_secs(30),
             linger: Duration::from_secs(600),

@@ -20,7 +20,6 @@ impl State {
         self.check_liveness(now);
         self.place(now);
         self.end_runs(now);
-        // Steps of this look may have made room for the next: one more look comes at the next tick or request.
     }
 
     fn check_liveness(&mut self, now: UnixUs) {
@@ -100,8 +99,8 @@ impl State {
         let mut live_jobs: BTreeMap<RunId, usize> = BTreeMap::new();
         for (run, entry) in &self.runs {
             for job in entry.jobs.values() {
-                if let Some(tenure) = job.record.state.live() {
-                    let (jobs, has_exclusive) = busy.entry(tenure.agent).or_default();
+                if let Some(agent) = job.slot_of(now, self.limits.artifacts_wait) {
+                    let (jobs, has_exclusive) = busy.entry(agent).or_default();
                     *jobs += 1;
                     *has_exclusive |= job.spec.exclusive;
                     *live_jobs.entry(*run).or_default() += 1;

@@ -117,12 +117,16 @@ impl State {
     /// A live attempt is not where it should be.
     fn lost(&mut self, tenure: Tenure, how: &str) {
         let name = self.name_of(tenure.agent);
+        let Lease { job, attempt, .. } = tenure.lease;
+        if let Some(run) = self.run_of_job.get(&job).copied() {
+            self.note(run, format!("attempt {attempt} of job {job} was lost: agent {name} {how}"));
+        }
         let event = JobEvent::Lost {
             reason: format!("agent {name} {how}"),
             max_attempts: self.limits.max_attempts,
             not_before: self.now(),
         };
-        self.step(tenure.lease.job, event);
+        self.step(job, event);
     }
 
     pub(crate) fn name_of(&self, agent: AgentId) -> String {
@@ -180,7 +184,10 @@ impl State {
                 continue;
             }
             let Some(job) = self.job_mut(lease.job) else { continue };
-            job.heard_at = now;
+            if !job.record.state.is_over() {
+                // One that is over is waited for as long as it brings something, not as long as it is there.
+                job.heard_at = now;
+            }
             job.listed_at = now;
             job.progress = Some(progress);
             let is_owed_a_cancel = matches!(job.record.state, JobState::Cancelling { .. })
@@ -395,7 +402,7 @@ impl State {
         self.refusals.insert((lease.job, session.agent), until);
         let event = JobEvent::Lost {
             reason: format!("agent {name} refused it: {reason}"),
-            max_attempts: self.limits.max_attempts,
+            max_attempts: self.limits.max_refused,
             not_before: self.now(),
         };
         self.step(lease.job, event);

@@ -111,6 +111,14 @@ impl JobEntry {
         }
     }
 
+    /// The agent whose slot it holds: while its attempt is live, and after that until nothing of it is left there, since
+    /// the runner's last work (digests, raw files) comes after the last frame.
+    pub(crate) fn slot_of(&self, now: UnixUs, artifacts_wait: Duration) -> Option<AgentId> {
+        let tenure = self.record.state.tenure()?;
+        let is_held = self.record.state.live().is_some() || !self.is_settled(now, artifacts_wait);
+        is_held.then_some(tenure.agent)
+    }
+
     /// Nothing more of this job is worth holding its run up for.
     pub(crate) fn is_settled(&self, now: UnixUs, artifacts_wait: Duration) -> bool {
         match &self.record.state {
