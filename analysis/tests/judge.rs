@@ -118,6 +118,11 @@ fn what_is_no_table_is_refused_with_file_and_line() {
         one("binary", "t_s,b00\n0,\u{fffd}\u{0}\n"),
         "host0.csv:2: column 2: '\u{fffd}\u{0}' is no number of bytes"
     );
+    let crowd: String = (0..1_000_000).map(|k| format!(",b{k}")).collect();
+    assert_eq!(
+        one("crowd", &format!("t_s{crowd}\n0\n")),
+        "host0.csv:1: 1000000 processes; at most 100000 are judged"
+    );
     let meta = Folder::new("meta")
         .with("host0.csv", &host(0))
         .with("meta.json", "{\"allow_bytes_per_row\": -1}");
@@ -150,6 +155,7 @@ fn a_table_without_evidence_is_inconclusive() {
         ("doubled", part(&doubled)),
         ("slotless", "t_s,ops\n0,1\n1,2\n".to_owned()),
         ("constant", constant),
+        ("crowd", format!("t_s{}\n", (0..90_000).map(|k| format!(",b{k}")).collect::<String>())),
         ("nan", whole.replace(",90", ",nan").replace(",91", ",NaN")),
     ] {
         let folder = Folder::new(name).with("host0.csv", &text);
@@ -164,25 +170,33 @@ fn a_table_without_evidence_is_inconclusive() {
 
 #[test]
 fn the_csv_of_a_script_is_taken() {
-    let rows = |slope: u64, heap: &str| {
+    let rows = |slope: u64, heap: &dyn Fn(u64) -> String| {
         (0..288_u64).fold("timestamp,rss_kb,vsz_kb,heap_mb\n".to_owned(), |mut text, k| {
-            let t = 1_700_000_000 + 300 * k;
-            writeln!(text, "{t},{},250000,{heap}", 40_000 + k * 37 % 11 * 4 + slope * k).unwrap();
+            let (t, rss) = (1_700_000_000 + 300 * k, 40_000 + k * 37 % 11 * 4 + slope * k);
+            writeln!(text, "{t},{rss},250000,{}", heap(k)).unwrap();
             text
         })
     };
+    let none = |_| String::new();
+    let level = |k: u64| format!("12.{}", k * 7 % 10);
+    let growing = |k: u64| format!("{}.{}", 12 + k / 7, k * 10 / 7 % 10);
     let folder = Folder::new("script")
-        .with("leaky.csv", &rows(150, ""))
-        .with("level.csv", &rows(0, ""))
-        .with("heap.csv", &rows(150, "12.5"))
+        .with("leaky.csv", &rows(150, &none))
+        .with("level.csv", &rows(0, &none))
+        .with("still.csv", &rows(150, &|_| "12".to_owned()))
+        .with("shared.csv", &rows(150, &level))
+        .with("heap.csv", &rows(0, &growing))
         .with("other.csv", "time,memory\n1,2\n");
     let judged = judge_path(&folder.0.join("leaky.csv")).unwrap();
     assert_eq!((judged.run.as_str(), judged.verdict), ("leaky", Verdict::Fail));
     assert!((judged.bytes_per_second.unwrap() - 512.0).abs() < 10.0, "{judged:?}");
     assert!(judged.reason.contains("RSS"), "{}", judged.reason);
     assert_eq!(judge_path(&folder.0.join("level.csv")).unwrap().verdict, Verdict::Pass);
-    // A heap column that never changes is no evidence, whatever RSS does.
-    assert_eq!(judge_path(&folder.0.join("heap.csv")).unwrap().verdict, Verdict::Inconclusive);
+    let verdict = |file: &str| judge_path(&folder.0.join(file)).unwrap().verdict;
+    // A heap column that never changes tells nothing.
+    assert_eq!(verdict("still.csv"), Verdict::Fail);
+    assert_eq!(verdict("shared.csv"), Verdict::Inconclusive);
+    assert_eq!(judge_path(&folder.0.join("heap.csv")).unwrap().guilty, ["host0/heap_mb"]);
     assert_eq!(
         refused(&folder.0.join("other.csv")),
         "other.csv:1: the header must be timestamp,rss_kb,vsz_kb,heap_mb"

@@ -4,7 +4,10 @@
 
 use super::JudgeError;
 use crate::trend::Covariates;
-use std::{fs, path::Path};
+use std::{collections::HashMap, fs, path::Path};
+
+/// Most processes of a host. What a server has is a hundredth of it; what has more is no table of a host.
+const MOST_SLOTS: usize = 100_000;
 
 /// A host's series.
 pub(super) struct Host {
@@ -65,10 +68,8 @@ impl Host {
             .map(|name| String::from_utf8_lossy(trimmed(name)).into_owned())
             .collect();
         let mut roles = vec![Role::Ignored; names.len()];
-        for (index, (name, role)) in names.iter().zip(roles.iter_mut()).enumerate() {
-            if names.get(..index).is_some_and(|before| before.contains(name)) {
-                return Err(format!("column '{}' stands in the header twice", cut(name)));
-            }
+        let mut known = HashMap::with_capacity(names.len());
+        for (name, role) in names.iter().zip(roles.iter_mut()) {
             *role = match name.as_str() {
                 "t_s" => Role::Time,
                 "ops" => Role::Operations,
@@ -80,15 +81,21 @@ impl Host {
                 }
                 _ => Role::Ignored,
             };
+            if known.insert(name.as_str(), *role).is_some() {
+                return Err(format!("column '{}' stands in the header twice", cut(name)));
+            }
         }
-        if !names.iter().any(|name| name == "t_s") {
+        if !known.contains_key("t_s") {
             return Err("the header has no column 't_s' (seconds since the start)".to_owned());
+        }
+        if self.slots.len() > MOST_SLOTS {
+            return Err(format!("{} processes; at most {MOST_SLOTS} are judged", self.slots.len()));
         }
         for (name, role) in names.iter().zip(roles.iter_mut()) {
             if let Some(slot) = name.strip_suffix("_pid")
-                && let Some(place) = self.slots.iter().position(|known| known.name == slot)
+                && let Some(Role::Bytes(place)) = known.get(slot)
             {
-                *role = Role::Pid(place);
+                *role = Role::Pid(*place);
             }
         }
         Ok(roles)

@@ -1,12 +1,13 @@
 //! The single CSV that a shell script writes: `timestamp,rss_kb,vsz_kb,heap_mb`, one process, seconds since the epoch.
 //!
-//! `heap_mb` is judged where it has values (on Linux `/proc/PID/status` has no such line, and the column stays empty), else `rss_kb`. RSS counts
-//! shared buffers as they are touched, so the answer carries a warning.
+//! RSS counts shared buffers as they are touched, so the answer carries a warning. `heap_mb` helps where it has values that change (on Linux
+//! `/proc/PID/status` has no such line, and a script's column stays empty): a heap that grows fails, and an RSS that grows beside a level heap is no proof.
 
 use super::JudgeError;
 use super::columns::cut;
 use super::columns::number;
 use super::columns::trimmed;
+use crate::result::Verdict;
 use crate::trend::Series;
 use crate::trend::Settings;
 use crate::trend::Trend;
@@ -32,18 +33,27 @@ pub(super) fn judge_file(path: &Path) -> Result<(Trend, String), JudgeError> {
         line,
         problem,
     })?;
-    let heap = readings.heap_bytes.iter().any(|bytes| !bytes.is_nan());
-    let (slot, bytes) =
-        if heap { ("heap_mb", &readings.heap_bytes) } else { ("rss_kb", &readings.rss_bytes) };
-    let series =
-        Series { host: "host0", slot, t_s: &readings.t_s, bytes, pid: &[], covariates: None };
-    let note = if heap {
-        String::new()
-    } else {
-        "judged by RSS, which also counts shared buffers as they are touched: RssAnon tells more"
-            .to_owned()
+    let judged = |slot, bytes: &[f64]| {
+        let series =
+            Series { host: "host0", slot, t_s: &readings.t_s, bytes, pid: &[], covariates: None };
+        judge(&[series], &Settings::default())
     };
-    Ok((judge(&[series], &Settings::default()), note))
+    let mut rss = judged("rss_kb", &readings.rss_bytes);
+    let mut note =
+        "judged by RSS, which also counts shared buffers as they are touched: RssAnon tells more";
+    let mut values = readings.heap_bytes.iter().filter(|bytes| !bytes.is_nan());
+    let first = values.next();
+    if values.any(|bytes| Some(bytes) != first) {
+        let heap = judged("heap_mb", &readings.heap_bytes);
+        if heap.verdict == Verdict::Fail {
+            return Ok((heap, String::new()));
+        }
+        if heap.verdict == Verdict::Pass && rss.verdict == Verdict::Fail {
+            rss.verdict = Verdict::Inconclusive;
+            note = "RSS counts shared buffers as they are touched, and the heap is level: RssAnon would tell";
+        }
+    }
+    Ok((rss, note.to_owned()))
 }
 
 fn parse(text: &[u8]) -> Result<Readings, (u64, String)> {
