@@ -14,6 +14,8 @@ pub mod open;
 pub mod run_db;
 pub mod value;
 
+mod acknowledged;
+
 use crate::domain::record::{AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord};
 use crate::store::artifacts::{ArtifactError, ArtifactWrite, Artifacts, Received};
 use crate::store::catalogue::{Batch, Catalogue, Loaded};

@@ -187,7 +187,7 @@ impl Thread {
 
     /// Writes a group, syncs each of its runs once, answers.
     fn write(&mut self, group: Vec<(Append, Reply)>) {
-        let mut written: Vec<(RunId, Appended, Reply)> = Vec::new();
+        let mut written: Vec<(RunId, JobId, u32, Appended, Reply)> = Vec::new();
         for (append, reply) in group {
             let run = append.run;
             // sled can panic over damage; that must not take the other runs along.
@@ -199,7 +199,9 @@ impl Thread {
                 }))
             });
             match done {
-                Ok(appended) => written.push((run, appended, reply)),
+                Ok(appended) => {
+                    written.push((run, append.job, append.attempt, appended, reply));
+                }
                 Err(error) => {
                     if let AppendError::Store(error) = &error {
                         error!(%run, %error, "evidence cannot be written");
@@ -212,8 +214,11 @@ impl Thread {
             }
         }
         let mut synced: HashMap<RunId, Result<(), String>> = HashMap::new();
-        for (run, appended, reply) in written {
+        for (run, job, attempt, appended, reply) in written {
             let outcome = synced.entry(run).or_insert_with(|| self.sync(run)).clone();
+            if let (Ok(()), Some(open)) = (&outcome, self.open.get(&run)) {
+                open.db.acknowledge(job, attempt, appended.high_water);
+            }
             let answer = outcome.map(|()| appended).map_err(|problem| {
                 AppendError::Store(StoreError::Damaged {
                     what: format!("the evidence of run {run}"),

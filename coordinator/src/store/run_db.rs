@@ -1,10 +1,12 @@
 //! One run's evidence: a sled folder of its own, so that damage stays in one run and retention removes a folder.
 //!
 //! `f ‖ job ‖ attempt ‖ sequence ‖ piece` holds a frame, `h ‖ job ‖ attempt` the high-water mark, written in the same
-//! batch as the frames that it covers. A folder that does not open, or whose marks promise frames that are not there,
-//! is set aside as `<run>.damaged-<n>` and made afresh; the agents send again what their spools still keep.
+//! batch as the frames that it covers. A folder that does not open, that has come up empty, or whose marks promise frames
+//! that are not there, is set aside as `<run>.damaged-<n>` and made afresh. One that lost its end (see `acknowledged`) is
+//! kept. Either way the agents send again what their spools still keep, and the run carries a note.
 
 use crate::store::StoreError;
+use crate::store::acknowledged::Acknowledged;
 use crate::store::open::{OpenStoreError, SyncedDb, sync_folder};
 use crate::store::value;
 use pgsoak_proto::id::{JobId, RunId};
@@ -17,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
 };
-use tracing::error;
+use tracing::{error, warn};
 
 /// Cache of one run's database. Evidence is written once and read once.
 const CACHE_BYTES: u64 = 8 << 20;
@@ -42,6 +44,16 @@ pub(crate) struct RunDb {
     synced: SyncedDb,
     /// What was found wrong when it was opened; a sentence.
     damage: Option<String>,
+    /// What was told to agents, beside the database.
+    acknowledged: Mutex<Acknowledged>,
+}
+
+/// What a look at an opened database found.
+enum Check {
+    Sound,
+    /// What is there is sound, and its end is missing.
+    Shorter(String),
+    Damaged(String),
 }
 
 /// The databases of all runs: opened when they are needed, closed when nobody holds them.
@@ -50,6 +62,9 @@ pub(crate) struct RunDbs {
     folder: PathBuf,
     open: Mutex<HashMap<RunId, Weak<RunDb>>>,
 }
+
+/// Written when a database is made: one that opens without it has lost its beginning.
+const BORN: &[u8] = b"born";
 
 fn attempt_key(kind: u8, job: JobId, attempt: u32) -> Vec<u8> {
     let mut key = Vec::with_capacity(29);
@@ -104,16 +119,25 @@ impl RunDbs {
 
 impl RunDb {
     fn open(path: &Path) -> Result<Self, OpenStoreError> {
-        let problem = match SyncedDb::open(path, CACHE_BYTES) {
-            Ok(synced) => {
-                let db = Self { synced, damage: None };
+        if !path.join("db").exists() {
+            return Self::make(path, set_aside_before(path));
+        }
+        let problem = match Self::open_there(path) {
+            Ok(mut db) => {
                 // sled can panic over damage while it reads, too.
-                let checked = catch_unwind(AssertUnwindSafe(|| db.check()));
-                match checked {
-                    Ok(Ok(None)) => {
-                        return Ok(Self { damage: set_aside_before(path), ..db });
+                match catch_unwind(AssertUnwindSafe(|| db.check())) {
+                    Ok(Ok(Check::Sound)) => {
+                        db.damage = set_aside_before(path);
+                        return Ok(db);
                     }
-                    Ok(Ok(Some(problem))) => problem,
+                    Ok(Ok(Check::Shorter(problem))) => {
+                        error!(path = %path.display(), %problem, "a run's evidence has lost its end");
+                        db.damage = Some(format!(
+                            "its stored evidence has lost its end ({problem}); agents were asked for it again"
+                        ));
+                        return Ok(db);
+                    }
+                    Ok(Ok(Check::Damaged(problem))) => problem,
                     Ok(Err(error)) => error.to_string(),
                     Err(panic) => crate::store::open::panic_text(panic.as_ref()),
                 }
@@ -123,13 +147,37 @@ impl RunDb {
         };
         let aside = set_aside(path)
             .map_err(|source| OpenStoreError::Io { path: path.to_owned(), source })?;
+        error!(path = %path.display(), aside = %aside.display(), %problem, "a run's evidence is damaged; set aside and begun afresh");
         let sentence = format!(
             "its stored evidence was damaged ({problem}) and set aside as {}; agents were asked for it again",
             aside.display()
         );
-        error!(path = %path.display(), aside = %aside.display(), %problem, "a run's evidence is damaged; set aside and begun afresh");
+        Self::make(path, Some(sentence))
+    }
+
+    fn open_there(path: &Path) -> Result<Self, OpenStoreError> {
         let synced = SyncedDb::open(path, CACHE_BYTES)?;
-        Ok(Self { synced, damage: Some(sentence) })
+        let acknowledged = Acknowledged::open(path)
+            .map_err(|source| OpenStoreError::Io { path: path.to_owned(), source })?;
+        Ok(Self { synced, damage: None, acknowledged: Mutex::new(acknowledged) })
+    }
+
+    fn make(path: &Path, damage: Option<String>) -> Result<Self, OpenStoreError> {
+        let db = Self { damage, ..Self::open_there(path)? };
+        let mut batch = sled::Batch::default();
+        let is_put = value::put(&mut batch, BORN, &[]);
+        debug_assert!(is_put, "nothing fits");
+        let written = db
+            .synced
+            .db
+            .apply_batch(batch)
+            .map_err(|source| db.synced.error("begin", source))
+            .and_then(|()| db.synced.sync());
+        written.map_err(|error| OpenStoreError::Damaged {
+            path: path.to_owned(),
+            problem: format!("it cannot be begun: {error}"),
+        })?;
+        Ok(db)
     }
 
     /// What was found wrong when the run's database was opened, now or earlier.
@@ -137,9 +185,12 @@ impl RunDb {
         self.damage.as_deref()
     }
 
-    /// Every mark has the frame that it stands for.
-    fn check(&self) -> Result<Option<String>, sled::Error> {
+    /// Whether what was promised is there.
+    fn check(&self) -> Result<Check, sled::Error> {
         let db = &self.synced.db;
+        if !matches!(value::get(db, BORN)?, Some(Ok(_))) {
+            return Ok(Check::Damaged("it has come up empty".to_owned()));
+        }
         let mut problem = None;
         let mut marks = Vec::new();
         value::scan(db, b"h", |key, stored| {
@@ -150,7 +201,7 @@ impl RunDb {
             }
             problem.is_none()
         })?;
-        for (key, mark) in marks {
+        for (key, mark) in &marks {
             let mut frame = vec![b'f'];
             frame.extend_from_slice(key.get(1..).unwrap_or_default());
             frame.extend_from_slice(&mark.to_be_bytes());
@@ -160,7 +211,29 @@ impl RunDb {
                 None => problem = Some(format!("frame {mark} was stored and is not there")),
             }
         }
-        Ok(problem)
+        if let Some(problem) = problem {
+            return Ok(Check::Damaged(problem));
+        }
+        let told = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((job, attempt), sequence) in told.marks() {
+            let key = attempt_key(b'h', job, attempt);
+            let have = marks.iter().find(|(at, _)| *at == key).map_or(0, |(_, mark)| *mark);
+            if have < sequence {
+                return Ok(Check::Shorter(format!(
+                    "of job {job} attempt {attempt}, frame {sequence} was acknowledged and {have} is the last there"
+                )));
+            }
+        }
+        Ok(Check::Sound)
+    }
+
+    /// Remembers, beside the database, what is about to be acknowledged. After [`Self::sync`].
+    pub(crate) fn acknowledge(&self, job: JobId, attempt: u32, high_water: u64) {
+        let mut told = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = told.write((job, attempt), high_water) {
+            // It only serves to notice damage; what it is about is durable.
+            warn!(%job, attempt, %error, "what was acknowledged cannot be written down");
+        }
     }
 
     /// Everything up to and with this sequence is stored; 0: nothing.

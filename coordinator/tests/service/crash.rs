@@ -156,6 +156,53 @@ async fn a_damaged_run_is_set_aside_and_filled_again() {
 }
 
 #[tokio::test]
+async fn a_run_that_lost_its_end_keeps_the_rest_and_is_filled_again() {
+    let mut stage = Stage::new().await;
+    let mut agent = Scripted::new("a");
+    agent.connect(&stage.socket(), vec![]).await;
+    let run = stage.submit(&plan(""), "key").await;
+    let lease = agent.assignment().await.lease;
+    let folder = stage.data().join("runs").join(&run);
+    agent.evidence(lease, frames(1, 100)).await;
+    agent.acknowledged(lease, 100).await;
+    stage.stop().await;
+    // As it was then: what sled makes of a log whose end was never written.
+    let saved = stage.folder.path().join("saved");
+    copy(&folder, &saved);
+    stage.start().await;
+    agent.connect(&stage.socket(), vec![held(lease, 200)]).await;
+    agent.evidence(lease, frames(101, 200)).await;
+    agent.acknowledged(lease, 200).await;
+    stage.stop().await;
+    let told = std::fs::read(folder.join("acknowledged")).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    copy(&saved, &folder);
+    std::fs::write(folder.join("acknowledged"), told).unwrap();
+
+    stage.start().await;
+    let welcome = agent.connect(&stage.socket(), vec![held(lease, 200)]).await;
+    assert_eq!(welcome.high_water[0].sequence, 100, "what is there is kept");
+    let view = stage.until(&run, |view| view.sentence.contains("lost its end")).await;
+    assert!(view.sentence.contains("frame 200 was acknowledged and 100"), "{}", view.sentence);
+    agent.evidence(lease, frames(101, 200)).await;
+    agent.acknowledged(lease, 200).await;
+    stage.stop().await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_acknowledgement_comes_after_a_sync() {
     let mut stage = Stage::new().await;
     let mut agent = Scripted::new("a");
