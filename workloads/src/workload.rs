@@ -1,5 +1,6 @@
 //! A workload: the cluster's settings and phases of SQL, with their checks and budgets. Knows nothing of tools or hosts.
 
+mod budget;
 mod parse;
 
 use crate::file_error::FileError;
