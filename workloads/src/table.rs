@@ -17,12 +17,15 @@ use toml::de::{DeTable, DeValue};
 pub(crate) struct Source<'a> {
     file: &'a str,
     text: &'a str,
+    /// Offsets of the line ends, rising.
+    line_ends: Vec<usize>,
     problems: RefCell<Vec<FileError>>,
 }
 
 impl<'a> Source<'a> {
     pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
-        Self { file, text, problems: RefCell::default() }
+        let line_ends = text.match_indices('\n').map(|(offset, _)| offset).collect();
+        Self { file, text, line_ends, problems: RefCell::default() }
     }
 
     /// The top table; `None` when the text is no TOML (the problem is kept).
@@ -43,8 +46,7 @@ impl<'a> Source<'a> {
     }
 
     pub(crate) fn line(&self, offset: usize) -> usize {
-        let before = self.text.as_bytes().get(..offset).unwrap_or(self.text.as_bytes());
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
+        1 + self.line_ends.partition_point(|end| *end < offset)
     }
 
     /// The file's line of line `line` of a text value: exact for `"""` and `'''` texts, else the line where the value starts.
@@ -86,6 +88,9 @@ impl<'a> Source<'a> {
 
 /// Largest file that is read; a plan or workload is text that people write.
 const MAX_FILE_BYTES: usize = 4_000_000;
+
+/// Most phases, jobs, workloads or tools of one list.
+const MOST_ITEMS: usize = 1_000;
 
 /// One table of the file.
 #[derive(Clone, Copy)]
@@ -291,7 +296,13 @@ impl<'s, 'a> Entry<'s, 'a> {
     pub(crate) fn texts(&self) -> Option<Vec<Entry<'s, 'a>>> {
         match self.value {
             DeValue::String(_) => Some(vec![self.clone()]),
-            DeValue::Array(list) => Some(list.iter().map(|item| self.item(item)).collect()),
+            DeValue::Array(list) if list.len() <= MOST_ITEMS => {
+                Some(list.iter().map(|item| self.item(item)).collect())
+            }
+            DeValue::Array(list) => {
+                self.too_many(list.len());
+                None
+            }
             _ => {
                 self.wanted("a text or a list of texts");
                 None
@@ -305,7 +316,15 @@ impl<'s, 'a> Entry<'s, 'a> {
             self.refuse(format_args!("write it as [[{}]]", self.key));
             return None;
         };
+        if list.len() > MOST_ITEMS {
+            self.too_many(list.len());
+            return None;
+        }
         list.iter().map(|item| self.item(item).table()).collect()
+    }
+
+    fn too_many(&self, items: usize) {
+        self.refuse(format_args!("holds {items} items, at most {MOST_ITEMS} are taken"));
     }
 
     fn item(&self, item: &'s Spanned<DeValue<'a>>) -> Self {

@@ -374,6 +374,26 @@ fn every_mistake_in_a_plan_names_line_key_and_way_out() {
     );
 }
 
+#[test]
+fn lists_without_end_are_refused_at_once() {
+    let phases = "[[phase]]\nsql = 'SELECT 1'\n".repeat(100_000);
+    let problems = Workload::parse("w.toml", &phases).unwrap_err();
+    assert_eq!(
+        problems[0].to_string(),
+        "w.toml:1: `phase`: holds 100000 items, at most 1000 are taken"
+    );
+    let names = "'a',".repeat(200_000);
+    let problems = Plan::parse("p.toml", &format!("[[job]]\nworkload = [{names}]")).unwrap_err();
+    assert_eq!(
+        problems[0].to_string(),
+        "p.toml:2: `workload`: holds 200000 items, at most 1000 are taken"
+    );
+    let large = Plan::parse("p.toml", &" ".repeat(5_000_000)).unwrap_err();
+    assert_eq!(large[0].to_string(), "p.toml: is larger than 4 MB");
+    let deep = format!("x = {}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(Plan::parse("p.toml", &deep).is_err());
+}
+
 proptest! {
     #[test]
     fn no_text_panics(text in "(?s).{0,200}") {
