@@ -1,8 +1,12 @@
 //! Planted waste of memory, as the evidence shows it.
 
 use crate::desk::{Evidence, Job, spec};
+use pgsoak_analysis::evidence::{AttemptEvidence, JobEvidence};
+use pgsoak_analysis::rounds::{PhaseRounds, Shape, Subject, rounds};
 use pgsoak_proto::evidence::{AtRest, LeakKind};
 use pgsoak_proto::job::{JobSpec, Outcome, Tool};
+use pgsoak_workloads::workload::Workload;
+use std::collections::BTreeMap;
 
 /// Twelve rounds of calls of one function.
 fn wasting(call: &str, operations: u32, major: u32) -> JobSpec {
@@ -39,6 +43,24 @@ fn per_operation(evidence: &Evidence, value: impl Fn(&AtRest) -> u64) -> f64 {
     (value(to) as f64 - value(from) as f64) / (to.operations - from.operations) as f64
 }
 
+/// The loop phase as the verdict judges it.
+fn judged(spec: &JobSpec, evidence: &Evidence) -> PhaseRounds {
+    let job = JobEvidence {
+        spec: spec.clone(),
+        workload: Workload::parse("w.toml", &spec.workload_toml).unwrap(),
+        agent: "a".into(),
+        attempts: 1,
+        outcome: evidence.ended().outcome,
+        reason: String::new(),
+        attempt: AttemptEvidence::from_frames(evidence.frames.clone()),
+    };
+    let mut phases = rounds(&job, &BTreeMap::new());
+    assert_eq!(phases.len(), 1, "one loop phase");
+    let phase = phases.remove(0);
+    assert_eq!((phase.judged, phase.sessions), (1, 1), "{:?}", phase.reasons);
+    phase
+}
+
 fn used(rest: &AtRest) -> u64 {
     rest.contexts.iter().map(|context| context.used_bytes).sum()
 }
@@ -46,7 +68,12 @@ fn used(rest: &AtRest) -> u64 {
 #[test]
 fn malloc_that_is_kept_grows_outside_contexts() {
     for major in [15, 18] {
-        let evidence = finished(&wasting("faults_malloc_kept(100)", 1500, major));
+        let spec = wasting("faults_malloc_kept(100)", 1500, major);
+        let evidence = finished(&spec);
+        let phase = judged(&spec, &evidence);
+        let growth = phase.pooled[&Subject::Anonymous];
+        assert!(growth.shape == Shape::Steady && growth.low > 95.0, "{growth:?}");
+        assert_ne!(phase.pooled[&Subject::Used].shape, Shape::Steady);
         let rss = per_operation(&evidence, |rest| rest.rss_anon_bytes);
         assert!((100.0..=150.0).contains(&rss), "{major}: {rss}");
         let contexts = per_operation(&evidence, used);
@@ -58,7 +85,10 @@ fn malloc_that_is_kept_grows_outside_contexts() {
 
 #[test]
 fn palloc_in_a_lasting_context_grows_there() {
-    let evidence = finished(&wasting("faults_palloc_top(100)", 1000, 18));
+    let spec = wasting("faults_palloc_top(100)", 1000, 18);
+    let evidence = finished(&spec);
+    let growth = judged(&spec, &evidence).pooled[&Subject::Context("TopMemoryContext".into())];
+    assert!(growth.shape == Shape::Steady && growth.low > 95.0, "{growth:?}");
     let top = per_operation(&evidence, |rest| {
         rest.contexts.iter().filter(|c| c.name == "TopMemoryContext").map(|c| c.used_bytes).sum()
     });
@@ -67,10 +97,10 @@ fn palloc_in_a_lasting_context_grows_there() {
 
 #[test]
 fn a_function_that_does_nothing_does_not_grow() {
-    let evidence = finished(&wasting("faults_nothing()", 1500, 15));
-    let rss = per_operation(&evidence, |rest| rest.rss_anon_bytes);
-    assert!(rss.abs() < 2.0, "{rss}");
-    assert!(per_operation(&evidence, used).abs() < 0.1);
+    let spec = wasting("faults_nothing()", 1500, 15);
+    let evidence = finished(&spec);
+    let phase = judged(&spec, &evidence);
+    assert!(phase.pooled.values().all(|growth| growth.shape != Shape::Steady), "{phase:?}");
     let last = evidence.at_rest(1).last().unwrap().trimmed_rss_anon_bytes;
     assert!(last > 0, "gdb is there: the last reading is trimmed");
 }
