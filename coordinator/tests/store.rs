@@ -1,5 +1,11 @@
 //! The store by itself: what is answered is there when it is opened again, once, whole, and nothing else is.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of a test; a failure here is the report"
+)]
+
 use pgsoak_coordinator::domain::record::{RunInput, RunRecord};
 use pgsoak_coordinator::domain::run::RunState;
 use pgsoak_coordinator::domain::time::UnixUs;
@@ -47,8 +53,7 @@ async fn sequences(store: &Store, run: RunId, job: JobId) -> Vec<u64> {
         })
         .await
         .unwrap();
-    let found = found.lock().unwrap().clone();
-    found
+    Arc::try_unwrap(found).unwrap().into_inner().unwrap()
 }
 
 #[tokio::test]

@@ -16,7 +16,8 @@ pub struct Limits {
     /// Longest silence of a job that is over and still owes artifacts (or, when cancelled, its last frame). Its run goes on
     /// without them then; what comes later is stored all the same.
     pub artifacts_wait: Duration,
-    /// How long a finished run stays in memory for artifacts that come late.
+    /// How long a job that is over may hold its run (and its slot) up in all, and how long a finished run stays in memory
+    /// for artifacts that come late.
     pub linger: Duration,
     /// Before a job is offered again to an agent that refused it.
     pub refusal_pause: Duration,

@@ -99,7 +99,7 @@ impl State {
         let mut live_jobs: BTreeMap<RunId, usize> = BTreeMap::new();
         for (run, entry) in &self.runs {
             for job in entry.jobs.values() {
-                if let Some(agent) = job.slot_of(now, self.limits.artifacts_wait) {
+                if let Some(agent) = job.slot_of(now, self.lease_ttl, &self.limits) {
                     let (jobs, has_exclusive) = busy.entry(agent).or_default();
                     *jobs += 1;
                     *has_exclusive |= job.spec.exclusive;
@@ -147,14 +147,13 @@ impl State {
     }
 
     fn end_runs(&mut self, now: UnixUs) {
-        let wait = self.limits.artifacts_wait;
         let mut over = Vec::new();
         let mut judge = Vec::new();
         let mut forget = Vec::new();
         for (run, entry) in &self.runs {
             match &entry.record.state {
                 RunState::Queued | RunState::Running { .. } | RunState::Cancelling { .. } => {
-                    if entry.jobs.values().all(|job| job.is_settled(now, wait)) {
+                    if entry.jobs.values().all(|job| job.is_settled(now, &self.limits)) {
                         over.push(*run);
                         judge.push(*run);
                     }

@@ -14,7 +14,9 @@ use tracing::{info, warn};
 
 /// Heartbeats in which a job may be missing before that means something.
 const HEARTBEATS_MISSED: u32 = 3;
-/// Beside them: time for an assignment to become a folder.
+/// The pause after a refusal grows with the attempts, to this many times its beginning.
+const LONGEST_PAUSE: u32 = 6;
+/// Beside the missed heartbeats: time for an assignment to become a folder.
 const SETTLING: Duration = Duration::from_secs(5);
 
 impl State {
@@ -398,11 +400,21 @@ impl State {
             return;
         }
         let name = self.name_of(session.agent);
-        let until = self.now().plus(self.limits.refusal_pause);
-        self.refusals.insert((lease.job, session.agent), until);
+        // An agent that is at work for other jobs may only be full: that is no reason to give a job up, but one to wait
+        // longer each time.
+        let is_busy = self
+            .runs
+            .values()
+            .flat_map(|run| run.jobs.values())
+            .filter(|job| job.record.job != lease.job)
+            .any(|job| {
+                job.slot_of(self.now(), self.lease_ttl, &self.limits) == Some(session.agent)
+            });
+        let pause = self.limits.refusal_pause * lease.attempt.clamp(1, LONGEST_PAUSE);
+        self.refusals.insert((lease.job, session.agent), self.now().plus(pause));
         let event = JobEvent::Lost {
             reason: format!("agent {name} refused it: {reason}"),
-            max_attempts: self.limits.max_refused,
+            max_attempts: if is_busy { u32::MAX } else { self.limits.max_refused },
             not_before: self.now(),
         };
         self.step(lease.job, event);

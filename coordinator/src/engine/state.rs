@@ -112,20 +112,36 @@ impl JobEntry {
     }
 
     /// The agent whose slot it holds: while its attempt is live, and after that until nothing of it is left there, since
-    /// the runner's last work (digests, raw files) comes after the last frame.
-    pub(crate) fn slot_of(&self, now: UnixUs, artifacts_wait: Duration) -> Option<AgentId> {
+    /// the runner's last work (digests, raw files, tidying up) comes after the last frame.
+    pub(crate) fn slot_of(
+        &self,
+        now: UnixUs,
+        lease_ttl: Duration,
+        limits: &Limits,
+    ) -> Option<AgentId> {
         let tenure = self.record.state.tenure()?;
-        let is_held = self.record.state.live().is_some() || !self.is_settled(now, artifacts_wait);
+        let is_held = match &self.record.state {
+            JobState::Over { over_at, .. } => {
+                // Delivered frees it at once; otherwise the agent's word that its folder is there counts, for a while.
+                let is_there = now.since(self.listed_at) <= lease_ttl;
+                let is_late = now.since(*over_at) > limits.linger;
+                !self.record.is_released
+                    && ((is_there && !is_late) || !self.is_settled(now, limits))
+            }
+            _ => true,
+        };
         is_held.then_some(tenure.agent)
     }
 
     /// Nothing more of this job is worth holding its run up for.
-    pub(crate) fn is_settled(&self, now: UnixUs, artifacts_wait: Duration) -> bool {
+    pub(crate) fn is_settled(&self, now: UnixUs, limits: &Limits) -> bool {
         match &self.record.state {
             JobState::Over { tenure, over_at, .. } => {
                 tenure.is_none()
                     || self.record.is_released
-                    || now.since((*over_at).max(self.heard_at)) > artifacts_wait
+                    || now.since((*over_at).max(self.heard_at)) > limits.artifacts_wait
+                    // Whatever it still brings or does.
+                    || now.since(*over_at) > limits.linger
             }
             _ => false,
         }

@@ -88,8 +88,11 @@ async fn a_slot_is_free_when_everything_of_its_job_is_delivered() {
     let first = agent.assignment().await.lease;
     agent.evidence(first, [frames(1, 1), vec![ended(2, Outcome::Finished, "")]].concat()).await;
     agent.acknowledged(first, 2).await;
-    // Its runner still writes raw files: the next job does not come before they are delivered.
-    agent.heartbeat(&[first]).await;
+    // Its runner still tidies up, for longer than artifacts are waited for: the slot is not free.
+    for _ in 0..4 {
+        tokio::time::sleep(limits().artifacts_wait / 3).await;
+        agent.heartbeat(&[first]).await;
+    }
     agent.say(AgentMessage::Delivered(first)).await;
     assert_eq!(agent.next().await.unwrap(), CoordinatorMessage::Release(first));
     let second = agent.assignment().await.lease;

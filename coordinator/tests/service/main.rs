@@ -1,4 +1,10 @@
 //! The coordinator as agents and people meet it: real tonic on a Unix socket, a scripted agent.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of a test; a failure here is the report"
+)]
 
 mod cancel;
 mod crash;
