@@ -16,7 +16,7 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::LazyLock,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(110);
 pub struct Job {
     /// Gone at the end.
     root: TempDir,
+    program: Arc<Program>,
     /// Its folder.
     pub folder: JobFolder,
 }
@@ -85,17 +86,41 @@ fn pg_config(major: u32) -> PathBuf {
         .expect("no PostgreSQL 18 in the cache; run deploy/get-postgres.sh")
 }
 
-/// This program where the runner's user can read it.
-static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let own = env::current_exe().unwrap();
-    if server_user().is_none() {
-        return own;
+/// This program where the runner's user can read it; a copy is gone with the last job that needs it.
+struct Program {
+    path: PathBuf,
+    _copy: Option<TempDir>,
+}
+
+impl Program {
+    fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Program>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = shared.upgrade() {
+            return program;
+        }
+        let own = env::current_exe().unwrap();
+        let program = Arc::new(match server_user() {
+            None => Self { path: own, _copy: None },
+            Some(_) => {
+                let folder = open_folder();
+                let path = folder.path().join("runner");
+                fs::copy(own, &path).unwrap();
+                fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+                Self { path, _copy: Some(folder) }
+            }
+        });
+        *shared = Arc::downgrade(&program);
+        program
     }
-    let copy = env::temp_dir().join(format!("pgsoak-test-runner-{}", std::process::id()));
-    fs::copy(own, &copy).unwrap();
-    fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
-    copy
-});
+}
+
+/// A folder that everybody can enter.
+fn open_folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("pgsoak-test-").tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    folder
+}
 
 /// Ids of the user that servers run as when this one is root.
 fn server_user() -> Option<(u32, u32)> {
@@ -110,8 +135,7 @@ fn server_user() -> Option<(u32, u32)> {
 impl Job {
     /// A job's folder with its assignment.
     pub fn new(spec: &JobSpec) -> Self {
-        let root = tempfile::Builder::new().prefix("pgsoak-test-").tempdir().unwrap();
-        fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
+        let root = open_folder();
         let data = fs::canonicalize(root.path()).unwrap();
         let lease = Lease { job: spec.job, attempt: 1, fence: 1 };
         let PostgresRef::PgConfig(pg_config) = &spec.postgres else { panic!("no pg_config") };
@@ -122,13 +146,13 @@ impl Job {
             pg_config: pg_config.clone(),
         };
         let folder = JobFolder::make(&data, &assignment, server_user()).unwrap();
-        Self { root, folder }
+        Self { root, program: Program::shared(), folder }
     }
 
     /// Starts its runner.
     pub fn start(&self) -> Child {
         let log = fs::File::create(self.root.path().join("runner.log")).unwrap();
-        let mut command = Command::new(&*PROGRAM);
+        let mut command = Command::new(&self.program.path);
         command
             .args(["--exact", "the_runner", "--ignored", "--nocapture"])
             .env(JOB, self.folder.path())
