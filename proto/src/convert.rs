@@ -9,6 +9,7 @@ mod job;
 mod leaks;
 mod samples;
 mod session;
+mod sites;
 
 pub use evidence::{MAX_ANSWER_BYTES, MAX_LOG_TAIL_BYTES};
 pub use leaks::MAX_STACK_DEPTH;

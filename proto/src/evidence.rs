@@ -2,6 +2,12 @@
 //!
 //! Mirrors `evidence.proto`; units are in the names. Sample columns are decoded here (absolute values, not differences).
 
+mod sites;
+
+pub use sites::{
+    AllocationSite, MAX_SITE_MARKS, MAX_SITE_POINTS, MAX_SITES, SiteDigest, SiteMark, SitePoint,
+};
+
 use crate::job::Outcome;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
@@ -46,6 +52,8 @@ pub enum Body {
     Gap(Gap),
     /// Always the last.
     Ended(AttemptEnded),
+    /// What heaptrack or massif saw of a process.
+    SiteDigest(SiteDigest),
 }
 
 /// The ground on which the attempt stands.

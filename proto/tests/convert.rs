@@ -256,6 +256,55 @@ fn leak_check() -> BoxedStrategy<LeakCheck> {
     strategy.boxed()
 }
 
+fn site_digest() -> BoxedStrategy<SiteDigest> {
+    let strategy = {
+        (0_usize..4).prop_flat_map(|marks| {
+            let mark = (any::<[u32; 2]>(), any::<[u64; 2]>()).prop_map(|(small, large)| SiteMark {
+                phase: small[0],
+                round: small[1],
+                operations: large[0],
+                live_bytes: large[1],
+            });
+            let site = (stack(), any::<[u64; 4]>(), vec(any::<u64>(), marks..=marks)).prop_map(
+                |(stack, n, marked_bytes)| AllocationSite {
+                    stack,
+                    allocations: n[0],
+                    temporary: n[1],
+                    peak_bytes: n[2],
+                    end_bytes: n[3],
+                    marked_bytes,
+                },
+            );
+            let points =
+                vec(any::<[u64; 2]>().prop_map(|[at, bytes]| SitePoint { at, bytes }), 0..5);
+            let who =
+                (any::<[u32; 2]>(), option::of(any::<u32>()), any::<[bool; 2]>(), "[a-z]{0,3}");
+            (who, any::<[u64; 6]>(), vec(mark, marks..=marks), vec(site, 0..5), points).prop_map(
+                |((small, session, [is_massif, truncated], time_unit), n, marks, sites, series)| {
+                    SiteDigest {
+                        process: small[0],
+                        session,
+                        tool: if is_massif { Tool::Massif } else { Tool::Heaptrack },
+                        allocations: n[0],
+                        temporary: n[1],
+                        peak_bytes: n[2],
+                        peak_at: n[3],
+                        end_bytes: n[4],
+                        duration: n[5],
+                        time_unit,
+                        truncated,
+                        sites_in_all: small[1],
+                        marks,
+                        sites,
+                        series,
+                    }
+                },
+            )
+        })
+    };
+    strategy.boxed()
+}
+
 fn ended() -> BoxedStrategy<AttemptEnded> {
     let strategy = {
         let outcome = prop_oneof![
@@ -328,6 +377,7 @@ fn body() -> BoxedStrategy<Body> {
             check.prop_map(Body::Check).boxed(),
             leak_check().prop_map(Body::LeakCheck).boxed(),
             errors.prop_map(Body::MemcheckErrors).boxed(),
+            site_digest().prop_map(Body::SiteDigest).boxed(),
             coverage.prop_map(Body::Coverage).boxed(),
             gap.prop_map(Body::Gap).boxed(),
             ended().prop_map(Body::Ended).boxed(),
@@ -743,4 +793,59 @@ fn what_is_too_long_is_cut_where_it_is_written() {
     let back = AttemptEnded::try_from(wire::AttemptEnded::from(&ended)).unwrap();
     assert!(back.server_log_tail.len() <= MAX_LOG_TAIL_BYTES);
     assert!(back.server_log_tail.ends_with("PANIC: the end"), "the last bytes are kept");
+}
+
+#[test]
+fn a_digest_of_sites_names_only_frames_and_marks_that_are_there() {
+    let site = |stack: Vec<u32>, marked_bytes: Vec<u64>| wire::SiteDigest {
+        tool: wire::Tool::Heaptrack.into(),
+        frames: vec![wire::StackFrame::default()],
+        marks: vec![wire::SiteMark::default()],
+        sites: vec![wire::AllocationSite { stack, marked_bytes, ..Default::default() }],
+        ..Default::default()
+    };
+    SiteDigest::try_from(site(vec![0, 0], vec![7])).unwrap();
+    assert_eq!(
+        problem(SiteDigest::try_from(site(vec![1], vec![7]))),
+        "sites[0].stack: 1 is none of 1 frames"
+    );
+    assert_eq!(
+        problem(SiteDigest::try_from(site(vec![0], vec![]))),
+        "sites[0].marked_bytes: has 0 entries, not 1"
+    );
+    let plain = wire::SiteDigest { tool: wire::Tool::Plain.into(), ..Default::default() };
+    assert_eq!(problem(SiteDigest::try_from(plain)), "tool: plain has no sites");
+    let series = wire::SiteDigest { series_at: vec![1], ..site(vec![], vec![7]) };
+    assert_eq!(problem(SiteDigest::try_from(series)), "series_bytes: has 0 entries, not 1");
+    let many = wire::SiteDigest {
+        sites: vec![wire::AllocationSite::default(); MAX_SITES + 1],
+        ..Default::default()
+    };
+    assert!(SiteDigest::try_from(wire::SiteDigest { tool: 4, ..many }).is_err());
+}
+
+#[test]
+fn frames_that_stacks_share_are_written_once() {
+    let frame = StackFrame { function: "f".into(), ..StackFrame::default() };
+    let site = AllocationSite { stack: vec![frame; 40], ..AllocationSite::default() };
+    let digest = SiteDigest {
+        process: 1,
+        session: Some(0),
+        tool: Tool::Heaptrack,
+        allocations: 1,
+        temporary: 0,
+        peak_bytes: 1,
+        peak_at: 0,
+        end_bytes: 0,
+        duration: 0,
+        time_unit: "ms".into(),
+        truncated: false,
+        sites_in_all: 300,
+        marks: Vec::new(),
+        sites: vec![site; 300],
+        series: Vec::new(),
+    };
+    let wire = wire::SiteDigest::from(&digest);
+    assert_eq!((wire.frames.len(), wire.sites.len()), (1, MAX_SITES));
+    assert_eq!(SiteDigest::try_from(wire).unwrap().sites, digest.sites[..MAX_SITES]);
 }

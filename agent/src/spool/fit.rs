@@ -22,6 +22,7 @@ pub(super) fn fit(body: &mut Body) -> bool {
     let mut keep = match body {
         Body::LeakCheck(check) => check.records.len(),
         Body::MemcheckErrors(errors) => errors.errors.len(),
+        Body::SiteDigest(digest) => digest.sites.len(),
         _ => return false,
     };
     while keep > 0 {
@@ -29,6 +30,13 @@ pub(super) fn fit(body: &mut Body) -> bool {
         match body {
             Body::LeakCheck(check) => fold_leaks(&mut check.records, keep),
             Body::MemcheckErrors(errors) => fold_errors(&mut errors.errors, keep),
+            // The largest come first; frames that nobody names any more go with the last site.
+            Body::SiteDigest(digest) => {
+                digest.sites.truncate(keep);
+                let named = digest.sites.iter().flat_map(|site| &site.stack).max();
+                let frames = named.and_then(|last| usize::try_from(*last).ok()).map_or(0, |n| n + 1);
+                digest.frames.truncate(frames);
+            }
             _ => return false,
         }
         if fits(body) {

@@ -1,5 +1,6 @@
 //! What a heaptrack file comes to.
 
+use pgsoak_proto::evidence::StackFrame;
 use serde::{Deserialize, Serialize};
 
 /// The digest of one process's heap.
@@ -28,6 +29,12 @@ pub struct HeapDigest {
     pub sites: Vec<HeapSite>,
     /// Bytes live over time; at most 2,048 points.
     pub series: Vec<HeapPoint>,
+    /// Bytes live at each mark that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marked_bytes: Vec<u64>,
+    /// Every frame of the sites, once. Not in a digest that was stored.
+    #[serde(skip)]
+    pub frames: Vec<StackFrame>,
 }
 
 /// What one stack allocated.
@@ -51,6 +58,12 @@ pub struct HeapSite {
     pub temporary: u64,
     /// Innermost first: `function (file:line)` or `function (module)`.
     pub stack: Vec<String>,
+    /// Bytes live at each mark that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marked_bytes: Vec<u64>,
+    /// The stack as indexes into the digest's `frames`. Not in a digest that was stored.
+    #[serde(skip)]
+    pub frames: Vec<u32>,
 }
 
 /// One point of the series.

@@ -5,35 +5,29 @@
 //! `i IP MODULE [FUNC [FILE LINE (FUNC FILE LINE)*]]` · `m …` (raw) · `t IP PARENT` · `a SIZE TRACE` · `+ A`, `- A` (interpreted) ·
 //! `+ SIZE TRACE PTR`, `- PTR` (raw) · `c MS` · `R PAGES` · `A` (attached: totals start again) · `S pattern` · `#` comment.
 
-use crate::heap::digest::{HeapDigest, HeapSite};
+use crate::heap::digest::HeapDigest;
+use crate::heap::gathered;
 use crate::heap::lines::{Lines, Problem, Words};
 use crate::heap::raw::{Blocks, Modules};
 use crate::heap::series::Series;
-use crate::heap::symbols::{Place, Symbols, demangled};
+use crate::heap::symbols::SymbolCache;
 use crate::heap::tally::Tally;
-use std::{
-    collections::{BTreeMap, HashMap},
-    io::Read,
-    path::Path,
-};
+use std::{collections::HashMap, io::Read};
 
 /// Newest file version that is understood.
 const NEWEST: u64 = 3;
 
-/// Frames of a stack that are kept; deeper recursion is cut.
-const DEEPEST: usize = 256;
-
 /// Where an instruction lies, by indexes into strings; the innermost place first.
 #[derive(Debug, Default)]
-struct Instruction {
-    address: u64,
-    module: u32,
-    places: Vec<(u32, u32, u32)>,
+pub struct Instruction {
+    pub address: u64,
+    pub module: u32,
+    pub places: Vec<(u32, u32, u32)>,
 }
 
 /// Everything but the counters.
 #[derive(Debug, Default)]
-struct Names {
+pub struct Names {
     strings: Vec<String>,
     instructions: Vec<Instruction>,
     /// Instruction and parent, by trace from 1.
@@ -41,11 +35,24 @@ struct Names {
     modules: Modules,
     /// Raw files: instruction by module and offset.
     by_place: HashMap<(u32, u64), u32>,
-    is_raw: bool,
+    pub is_raw: bool,
+}
+
+/// What a reader wants beside the totals.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Offsets into the uncompressed text, rising: what is live when so many bytes were read is noted.
+    pub marks: &'a [u64],
+    /// Sites with their stacks; without them no symbol is looked up.
+    pub sites: bool,
 }
 
 /// Reads all records.
-pub fn digest<R: Read>(lines: &mut Lines<R>) -> Result<HeapDigest, Problem> {
+pub fn digest<R: Read>(
+    lines: &mut Lines<R>,
+    wanted: Wanted<'_>,
+    symbols: &mut SymbolCache,
+) -> Result<HeapDigest, Problem> {
     let version = first_line(lines)?;
     let (mut tally, mut names, mut series) =
         (Tally::default(), Names::default(), Series::default());
@@ -53,7 +60,13 @@ pub fn digest<R: Read>(lines: &mut Lines<R>) -> Result<HeapDigest, Problem> {
     let mut digest = HeapDigest::default();
     let mut page_bytes = 4096;
     let mut problem = None;
-    while let Some(line) = lines.next()? {
+    let mut marks = wanted.marks.iter().copied().peekable();
+    loop {
+        while marks.next_if(|mark| *mark <= lines.offset()).is_some() {
+            digest.marked_bytes.push(u64::try_from(tally.total.live).unwrap_or(0));
+            tally.mark();
+        }
+        let Some(line) = lines.next()? else { break };
         let (Some(kind), words) = (line.first(), Words::new(line.get(2..).unwrap_or_default()))
         else {
             continue;
@@ -105,16 +118,23 @@ pub fn digest<R: Read>(lines: &mut Lines<R>) -> Result<HeapDigest, Problem> {
         }
         lines.truncated = true;
     }
-    series.stamp(tally.now_ms, u64::try_from(tally.total.live).unwrap_or(0));
+    let live = u64::try_from(tally.total.live).unwrap_or(0);
+    for _ in marks {
+        digest.marked_bytes.push(live);
+        tally.mark();
+    }
+    series.stamp(tally.now_ms, live);
     digest.allocations = tally.total.allocations;
     digest.temporary = tally.total.temporary;
     digest.peak_bytes = u64::try_from(tally.peak).unwrap_or(0);
     digest.peak_ms = tally.peak_ms;
-    digest.leaked_bytes = u64::try_from(tally.total.live).unwrap_or(0);
+    digest.leaked_bytes = live;
     digest.duration_ms = tally.now_ms;
     digest.truncated = lines.truncated;
     digest.series = series.into_points();
-    digest.sites = names.sites(tally);
+    if wanted.sites {
+        gathered::sites(&names, tally.finish(), symbols, &mut digest);
+    }
     Ok(digest)
 }
 
@@ -242,123 +262,34 @@ impl Names {
         Some(number)
     }
 
-    fn text(&self, index: u32) -> &str {
+    /// A string; empty: there is none of this number.
+    pub fn text(&self, index: u32) -> &str {
         numbered(&self.strings, index).map_or("", String::as_str)
     }
 
-    fn module(&self, index: u32) -> &str {
+    /// Path of a module; empty: not known.
+    pub fn module(&self, index: u32) -> &str {
         if self.is_raw {
             numbered(&self.modules.paths, index).map_or("", String::as_str)
         } else {
             self.text(index)
         }
     }
+}
 
-    /// Places of one instruction, innermost first; never empty.
-    fn places(&self, instruction: &Instruction, symbols: &mut HashMap<u32, Symbols>) -> Vec<Place> {
-        let mut places: Vec<Place> = if self.is_raw && instruction.module > 0 {
-            let of = symbols
-                .entry(instruction.module)
-                .or_insert_with(|| Symbols::of(Path::new(self.module(instruction.module))));
-            of.places(instruction.address)
-        } else {
-            instruction
-                .places
-                .iter()
-                .map(|(function, file, line)| Place {
-                    function: demangled(self.text(*function)),
-                    file: self.text(*file).to_owned(),
-                    line: *line,
-                })
-                .collect()
-        };
-        if places.is_empty() {
-            places.push(Place::default());
-        }
-        for place in places.iter_mut().filter(|place| place.function.is_empty()) {
-            place.function = format!("{:#x}", instruction.address);
-        }
-        places
+impl Names {
+    /// Instruction and parent of a trace.
+    pub fn trace_at(&self, trace: u32) -> Option<(u32, u32)> {
+        numbered(&self.traces, trace).copied()
     }
 
-    fn sites(&self, tally: Tally) -> Vec<HeapSite> {
-        let mut symbols = HashMap::new();
-        let mut known: HashMap<u32, Vec<(Place, String)>> = HashMap::new();
-        let mut sites: BTreeMap<Vec<String>, (HeapSite, i64, i64)> = BTreeMap::new();
-        for (trace, (cost, peak)) in tally.finish().into_iter().enumerate() {
-            if cost.allocations == 0 && cost.live == 0 {
-                continue;
-            }
-            let mut stack = Vec::new();
-            let mut first: Option<(Place, String)> = None;
-            let mut at = u32::try_from(trace).unwrap_or(0);
-            while let Some((number, parent)) = numbered(&self.traces, at).copied() {
-                let frames = known.entry(number).or_insert_with(|| {
-                    let Some(instruction) = numbered(&self.instructions, number) else {
-                        return Vec::new();
-                    };
-                    let module = self.module(instruction.module).to_owned();
-                    let places = self.places(instruction, &mut symbols);
-                    places.into_iter().map(|place| (place, module.clone())).collect()
-                });
-                for frame in frames.iter() {
-                    first.get_or_insert_with(|| frame.clone());
-                    stack.push(shown(&frame.0, &frame.1));
-                }
-                // A parent always comes before its child, so this ends; recursion that is deeper than this is cut.
-                if parent >= at || stack.len() >= DEEPEST {
-                    break;
-                }
-                at = parent;
-            }
-            let (place, module) = first.unwrap_or_default();
-            let (site, peak_sum, live_sum) = sites.entry(stack).or_insert_with(|| {
-                let site = HeapSite {
-                    function: place.function,
-                    module,
-                    file: place.file,
-                    line: place.line,
-                    ..HeapSite::default()
-                };
-                (site, 0, 0)
-            });
-            site.allocations += cost.allocations;
-            site.temporary += cost.temporary;
-            *peak_sum = peak_sum.wrapping_add(peak);
-            *live_sum = live_sum.wrapping_add(cost.live);
-        }
-        let mut sites: Vec<HeapSite> = sites
-            .into_iter()
-            .map(|(stack, (site, peak, live))| HeapSite {
-                peak_bytes: u64::try_from(peak).unwrap_or(0),
-                leaked_bytes: u64::try_from(live).unwrap_or(0),
-                stack,
-                ..site
-            })
-            .collect();
-        sites.sort_by(|a, b| {
-            (b.peak_bytes, b.allocations, &a.stack).cmp(&(a.peak_bytes, a.allocations, &b.stack))
-        });
-        sites
+    /// An instruction by its number.
+    pub fn instruction_of(&self, number: u32) -> Option<&Instruction> {
+        numbered(&self.instructions, number)
     }
 }
 
 /// The entry of a table whose indexes start at 1.
 fn numbered<T>(table: &[T], index: u32) -> Option<&T> {
     table.get(usize::try_from(index).ok()?.checked_sub(1)?)
-}
-
-/// One line of a stack.
-fn shown(place: &Place, module: &str) -> String {
-    if place.file.is_empty() {
-        let module = module.rsplit('/').next().unwrap_or_default();
-        if module.is_empty() {
-            place.function.clone()
-        } else {
-            format!("{} ({module})", place.function)
-        }
-    } else {
-        let file = place.file.rsplit('/').next().unwrap_or_default();
-        format!("{} ({file}:{})", place.function, place.line)
-    }
 }

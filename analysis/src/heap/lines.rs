@@ -31,6 +31,8 @@ pub struct Lines<R> {
     start: usize,
     end: usize,
     is_over: bool,
+    /// Bytes before the buffer's first.
+    before: u64,
     /// The stream broke off, or its last line has no end.
     pub truncated: bool,
     /// Lines given so far.
@@ -46,9 +48,16 @@ impl<R: Read> Lines<R> {
             start: 0,
             end: 0,
             is_over: false,
+            before: 0,
             truncated: false,
             number: 0,
         }
+    }
+
+    /// Bytes of the (uncompressed) stream that were given as lines so far.
+    #[inline]
+    pub fn offset(&self) -> u64 {
+        self.before.saturating_add(u64::try_from(self.start).unwrap_or(u64::MAX))
     }
 
     /// The next line without its end. A stream that breaks off after its first line ends there, marked as truncated.
@@ -101,6 +110,7 @@ impl<R: Read> Lines<R> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= shift;
         self.start = 0;
+        self.before = self.before.saturating_add(u64::try_from(shift).unwrap_or(u64::MAX));
         if self.end * 2 > self.buffer.len() {
             let grown = self.buffer.len() * 2;
             self.buffer.resize(grown, 0);
@@ -205,6 +215,18 @@ mod tests {
         let text = format!("a\n{}\nb\n", "x".repeat(3 * CHUNK));
         let (lines, truncated) = all(text.as_bytes());
         assert_eq!((lines.len(), lines[1].len(), truncated), (3, 3 * CHUNK, false));
+    }
+
+    #[test]
+    fn the_offset_is_that_of_the_stream() {
+        let text = format!("{}\n", "0123456".repeat(3)).repeat(50_000);
+        let mut lines = Lines::new(text.as_bytes());
+        let mut expected = 0;
+        while let Some(line) = lines.next().unwrap() {
+            expected += line.len() as u64 + 1;
+            assert_eq!(lines.offset(), expected);
+        }
+        assert_eq!(expected, text.len() as u64);
     }
 
     #[test]

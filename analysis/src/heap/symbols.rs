@@ -6,6 +6,7 @@
 use crate::stack;
 use object::Object;
 use std::{
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -21,21 +22,37 @@ pub struct Place {
     pub line: u32,
 }
 
+/// The symbols of all modules that were asked for, so that files of one server share them.
+#[derive(Default)]
+pub struct SymbolCache {
+    modules: HashMap<String, Symbols>,
+}
+
+impl SymbolCache {
+    /// The frames at `offset` from the base of the module at `path`, innermost first; empty: unknown.
+    pub(super) fn places(&mut self, path: &str, offset: u64) -> Vec<Place> {
+        if !self.modules.contains_key(path) {
+            self.modules.insert(path.to_owned(), Symbols::of(Path::new(path)));
+        }
+        self.modules.get(path).map(|symbols| symbols.places(offset)).unwrap_or_default()
+    }
+}
+
 /// The symbols of one module.
-pub struct Symbols {
+struct Symbols {
     own: Option<addr2line::Loader>,
     split: Option<addr2line::Loader>,
 }
 
 impl Symbols {
     /// Of the object at `path`; a missing or unreadable one knows nothing.
-    pub fn of(path: &Path) -> Self {
+    fn of(path: &Path) -> Self {
         let split = split_debug(path).and_then(|path| addr2line::Loader::new(path).ok());
         Self { own: addr2line::Loader::new(path).ok(), split }
     }
 
     /// The frames at `offset` from the module's base, innermost first; empty: unknown.
-    pub fn places(&self, offset: u64) -> Vec<Place> {
+    fn places(&self, offset: u64) -> Vec<Place> {
         let mut places = Vec::new();
         for loader in [&self.split, &self.own].into_iter().flatten() {
             let Ok(mut frames) = loader.find_frames(offset) else { continue };

@@ -46,6 +46,16 @@ pub struct Tally {
     window: Vec<u32>,
     peak_in_window: Option<usize>,
     aside: Option<Aside>,
+    marks: Vec<Vec<i64>>,
+}
+
+/// What all traces did.
+#[derive(Debug, Default)]
+pub struct Tallied {
+    /// With bytes at the peak, by trace.
+    pub costs: Vec<(Cost, i64)>,
+    /// Bytes live at each mark, by trace; traces that came later are not in it.
+    pub marks: Vec<Vec<i64>>,
 }
 
 /// A window that holds the highest peak so far.
@@ -114,7 +124,14 @@ impl Tally {
     pub fn restart(&mut self) {
         let infos = std::mem::take(&mut self.infos);
         let costs = vec![Cost::default(); self.costs.len()];
-        *self = Self { infos, costs, now_ms: self.now_ms, ..Self::default() };
+        // A mark before the restart stays one, with nothing live.
+        let marks = vec![Vec::new(); self.marks.len()];
+        *self = Self { infos, costs, marks, now_ms: self.now_ms, ..Self::default() };
+    }
+
+    /// Notes what is live now.
+    pub fn mark(&mut self) {
+        self.marks.push(self.costs.iter().map(|cost| cost.live).collect());
     }
 
     fn roll(&mut self) {
@@ -129,8 +146,8 @@ impl Tally {
         self.base.extend(self.costs.iter().map(|cost| cost.live));
     }
 
-    /// What each trace did, with its bytes at the peak; by trace.
-    pub fn finish(mut self) -> Vec<(Cost, i64)> {
+    /// What each trace did.
+    pub fn finish(mut self) -> Tallied {
         self.roll();
         let mut peaks = vec![0_i64; self.costs.len()];
         if let Some(aside) = &self.aside {
@@ -149,7 +166,7 @@ impl Tally {
                 };
             }
         }
-        self.costs.into_iter().zip(peaks).collect()
+        Tallied { costs: self.costs.into_iter().zip(peaks).collect(), marks: self.marks }
     }
 }
 
@@ -197,7 +214,7 @@ mod tests {
                     tally.roll();
                 }
             }
-            let peaks: Vec<_> = tally.finish().into_iter().map(|(_, peak)| peak).collect();
+            let peaks: Vec<_> = tally.finish().costs.into_iter().map(|(_, peak)| peak).collect();
             prop_assert_eq!(peaks, slow(&infos, &events));
         }
     }

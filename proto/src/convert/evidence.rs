@@ -70,6 +70,7 @@ impl TryFrom<frame::Body> for Body {
             frame::Body::Coverage(w) => Self::Coverage(w.into()),
             frame::Body::Gap(w) => Self::Gap(w.try_into().within("gap")?),
             frame::Body::Ended(w) => Self::Ended(w.try_into().within("ended")?),
+            frame::Body::SiteDigest(w) => Self::SiteDigest(w.try_into().within("site_digest")?),
         })
     }
 }
@@ -92,6 +93,7 @@ impl From<&Body> for frame::Body {
             Body::Coverage(b) => Self::Coverage((*b).into()),
             Body::Gap(b) => Self::Gap(b.into()),
             Body::Ended(b) => Self::Ended(b.into()),
+            Body::SiteDigest(b) => Self::SiteDigest(b.into()),
         }
     }
 }
