@@ -2,7 +2,8 @@
 //!
 //! Floors, lowest first: `result` (what programs read), `stats`, `figures` (for people) · `trend` (growth over time) · `judge` (series from
 //! anywhere) · `stack` (names, fingerprints, owners) · `valgrind` (text to records) · `evidence` (frames to what a verdict reads) ·
-//! `rounds` · `leaks`, `budgets`, `checks`, `ledger` (one line of evidence each) · `facts` (all lines of all jobs) · `compare` (candidate
+//! `rounds` · `leaks`, `budgets`, `checks`, `ledger` (one line of evidence each) · `facts` (all lines of all jobs) · `over_time`
+//! (growth of processes) · `compare` (candidate
 //! against baseline) · `verdict` (their combination) · `report`.
 
 pub mod budgets;
@@ -15,6 +16,8 @@ pub mod heap;
 pub mod judge;
 pub mod leaks;
 pub mod ledger;
+pub mod massif;
+pub mod over_time;
 pub mod report;
 pub mod result;
 pub mod rounds;

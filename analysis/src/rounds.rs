@@ -51,6 +51,8 @@ pub struct PhaseRounds {
     pub sessions: usize,
     /// Sessions that were not judged, by reason.
     pub reasons: Vec<String>,
+    /// Of these, those that had several backends.
+    pub reconnecting: usize,
     /// Pooled over the sessions; empty: not judged.
     pub pooled: BTreeMap<Subject, Growth>,
     /// A session's own growth where it leaks by itself and the pool does not.
@@ -110,6 +112,7 @@ fn phase(series: &PhaseSeries, allowances: &Allowances) -> PhaseRounds {
         judged: 0,
         sessions: series.sessions.len(),
         reasons: Vec::new(),
+        reconnecting: 0,
         pooled: BTreeMap::new(),
         alone: BTreeMap::new(),
         raw: BTreeMap::new(),
@@ -122,6 +125,7 @@ fn phase(series: &PhaseSeries, allowances: &Allowances) -> PhaseRounds {
             None => true,
             Some(why) => {
                 judged.reasons.push(why);
+                judged.reconnecting += usize::from(session.lives > 1);
                 false
             }
         })

@@ -7,16 +7,18 @@
 mod cause;
 mod findings;
 mod sentence;
+mod trends;
 
 use crate::compare::compare;
 use crate::evidence::RunEvidence;
 use crate::facts::{Facts, gather};
 use crate::ledger::job_result;
+use crate::over_time::{OverTime, over_time};
 use crate::result::{BudgetResult, Detects, EvidenceKind, Finding, Owner, RunResult, Verdict};
 use pgsoak_proto::job::{Arm, Tool};
 
 /// Version of the judging engine; stands in every result, so that a replay knows what it repeats.
-pub const ENGINE: u32 = 1;
+pub const ENGINE: u32 = 2;
 
 /// What of RssAnon a floor can ask at most: pages are no finer.
 const FINEST_OUTSIDE: f64 = 4.0;
@@ -24,8 +26,10 @@ const FINEST_OUTSIDE: f64 = 4.0;
 /// Judges a run. The same evidence gives the same result, byte by byte.
 pub fn judge(evidence: &RunEvidence) -> RunResult {
     let all = gather(evidence);
-    let mut found = cause::combined(findings::findings(&all), &all);
-    let detects = detects(&all);
+    let grown = over_time(&all);
+    let mut found = cause::combined(findings::findings(&all, &grown), &all);
+    trends::add(&mut found, &grown, &all);
+    let detects = detects(&all, &grown);
     found.extend(floor(evidence, detects));
     if !all.iter().any(|facts| facts.job.spec.arm == Arm::Candidate) {
         found.push(run_finding(
@@ -77,8 +81,12 @@ fn size(finding: &Finding) -> f64 {
 }
 
 /// The coarsest limit over the candidate's judged phases: a leak below it could have gone unseen in one of them.
-fn detects(all: &[Facts<'_>]) -> Detects {
+fn detects(all: &[Facts<'_>], grown: &[OverTime]) -> Detects {
     let mut detects = Detects::default();
+    for group in grown.iter().filter(|group| group.arm(all) == Some(Arm::Candidate)) {
+        detects.bytes_per_second =
+            larger(detects.bytes_per_second, group.trend.detects_bytes_per_second);
+    }
     for facts in all.iter().filter(|facts| facts.job.spec.arm == Arm::Candidate) {
         for rounds in &facts.rounds {
             if !facts.carries_rounds(all, &rounds.phase) {

@@ -19,6 +19,7 @@ const FLOORS: &[&[&str]] = &[
     &["judge"],
     &["leaks", "budgets", "checks", "ledger"],
     &["facts"],
+    &["over_time"],
     &["compare"],
     &["verdict"],
     &["report"],

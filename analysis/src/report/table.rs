@@ -62,7 +62,7 @@ pub fn budgets(result: &RunResult) -> Table {
 /// All findings, one line each; the sentences are left to the report.
 pub fn findings(result: &RunResult) -> Table {
     Table {
-        columns: vec!["Verdict", "Where", "Subject", "Per operation", "Owner", "Evidence", "Build"],
+        columns: vec!["Verdict", "Where", "Subject", "Growth", "Owner", "Evidence", "Build"],
         rows: result.findings.iter().map(finding_row).collect(),
     }
 }
@@ -81,11 +81,23 @@ fn finding_row(finding: &Finding) -> Vec<String> {
         word(finding.verdict).to_owned(),
         format!("{place} ({})", finding.tool),
         finding.subject.clone(),
-        finding.bytes_per_operation.map_or_else(|| "–".to_owned(), rate_text),
+        growth_text(finding),
         format!("{:?}", finding.owner).to_lowercase(),
         evidence.join(" + "),
         build(&finding.build, finding.arm),
     ]
+}
+
+/// "112.0 B/op", "812.0 B/s", or both.
+fn growth_text(finding: &Finding) -> String {
+    let parts: Vec<String> = [
+        finding.bytes_per_operation.map(|figure| format!("{}/op", rate_text(figure))),
+        finding.bytes_per_second.map(|figure| format!("{}/s", rate_text(figure))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if parts.is_empty() { "–".to_owned() } else { parts.join(", ") }
 }
 
 /// The word for a line of evidence.

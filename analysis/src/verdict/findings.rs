@@ -4,6 +4,7 @@ use crate::facts::{Control, Facts};
 use crate::figures::{bytes_text, count_text, rate_text};
 use crate::leaks::{PhaseLeaks, StackGrowth};
 use crate::ledger::one_line;
+use crate::over_time::OverTime;
 use crate::result::{EvidenceKind, Finding, Owner, Verdict};
 use crate::rounds::{Leak, PhaseRounds, Shape, Subject, named};
 use crate::stack::{fingerprint, normal_stack, owner, telling_frame};
@@ -24,21 +25,31 @@ impl From<Finding> for Found {
 }
 
 /// All findings of all jobs.
-pub(crate) fn findings(all: &[Facts<'_>]) -> Vec<Found> {
+pub(crate) fn findings(all: &[Facts<'_>], grown: &[OverTime]) -> Vec<Found> {
     let mut found = Vec::new();
-    for facts in all {
-        of_rounds(facts, all, &mut found);
+    for (at, facts) in all.iter().enumerate() {
+        // What the rounds cannot follow is no gap where growth over time was judged.
+        let is_covered = |phase: &str| {
+            grown.iter().any(|group| {
+                group.reconnects
+                    && group.judges(at, phase)
+                    && group.trend.verdict != Verdict::Inconclusive
+            })
+        };
+        of_rounds(facts, all, is_covered, &mut found);
         of_leaks(facts, all, &mut found);
         of_errors(facts, &mut found);
         of_budgets(facts, &mut found);
         of_checks(facts, &mut found);
         of_ledger(facts, &mut found);
-        of_nothing(facts, &mut found);
+        if !grown.iter().any(|group| group.jobs.contains(&at)) {
+            of_nothing(facts, &mut found);
+        }
     }
     found
 }
 
-fn blank(facts: &Facts<'_>, evidence: EvidenceKind, verdict: Verdict) -> Finding {
+pub(crate) fn blank(facts: &Facts<'_>, evidence: EvidenceKind, verdict: Verdict) -> Finding {
     let spec = &facts.job.spec;
     Finding {
         verdict,
@@ -61,13 +72,20 @@ fn blank(facts: &Facts<'_>, evidence: EvidenceKind, verdict: Verdict) -> Finding
     }
 }
 
-fn of_rounds(facts: &Facts<'_>, all: &[Facts<'_>], found: &mut Vec<Found>) {
+fn of_rounds(
+    facts: &Facts<'_>,
+    all: &[Facts<'_>],
+    is_covered: impl Fn(&str) -> bool,
+    found: &mut Vec<Found>,
+) {
     for rounds in &facts.rounds {
         if !facts.carries_rounds(all, &rounds.phase) {
             continue;
         }
         if rounds.judged == 0 {
-            found.extend(not_judged(facts, rounds).map(Found::from));
+            if !is_covered(&rounds.phase) {
+                found.extend(not_judged(facts, rounds).map(Found::from));
+            }
             continue;
         }
         let leaks = named(rounds);
@@ -80,7 +98,7 @@ fn of_rounds(facts: &Facts<'_>, all: &[Facts<'_>], found: &mut Vec<Found>) {
         if leaks.is_empty() {
             found.push(level_finding(facts, rounds).into());
         }
-        if rounds.judged < rounds.sessions {
+        if rounds.judged < rounds.sessions && !is_covered(&rounds.phase) {
             let mut finding = blank(facts, EvidenceKind::Rounds, Verdict::Inconclusive);
             finding.phase.clone_from(&rounds.phase);
             finding.subject = "sessions".to_owned();
@@ -512,7 +530,7 @@ fn of_nothing(facts: &Facts<'_>, found: &mut Vec<Found>) {
     found.push(finding.into());
 }
 
-fn capital(text: &str) -> String {
+pub(crate) fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

@@ -104,6 +104,14 @@ fn reason(finding: &Finding) -> String {
                 rate_text(figure)
             )
         }
+        (EvidenceKind::Trend, _) if finding.verdict == Verdict::Fail => {
+            let figure =
+                finding.bytes_per_second.map_or_else(|| "an unknown rate".to_owned(), rate_text);
+            format!(
+                "{}{place}: {}: growth over time of {figure} per second",
+                finding.build, finding.subject
+            )
+        }
         (EvidenceKind::Budget, _) => {
             format!("{}{place}: {}: {}", finding.build, finding.subject, first_sentence(finding))
         }

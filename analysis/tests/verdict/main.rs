@@ -10,6 +10,7 @@ mod compared;
 mod guards;
 mod leak_records;
 mod made;
+mod over_time;
 mod real_readings;
 mod reports;
 mod robust;
