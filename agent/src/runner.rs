@@ -9,8 +9,9 @@
 //!
 //! - `course`: what the job runs of its workload (no I/O) · `fault`: why an attempt ends and what that is called
 //! - `record`: frames on their way into the spool · `progress`: for people · `stop`: cancel, signal, hard end
-//! - `engine`, `looped`: phases, readings at rest, checks · `instruments`: the tool's word on a session at rest
-//! - `work`: from package to last phase · `wind_up`: the end, with `digests`, `artifacts`, `orphans`
+//! - `engine`, `looped`: phases, readings at rest, checks · `instruments`: the tool's word on a session at rest · `marks`: where rounds lie in
+//!   heaptrack's file
+//! - `work`: from package to last phase · `wind_up`: the end, with `digests`, `profiles`, `artifacts`, `orphans`
 //! - `costs`: what the runner itself takes
 
 mod artifacts;
@@ -22,7 +23,9 @@ mod engine;
 mod fault;
 mod instruments;
 mod looped;
+mod marks;
 mod orphans;
+mod profiles;
 mod progress;
 mod record;
 mod stop;

@@ -12,6 +12,8 @@ mod pss;
 mod roster;
 mod thread;
 
+pub use roster::POSTMASTER;
+
 use crate::probe::{KernelProbe, Probe};
 use pgsoak_proto::evidence::Body;
 use std::{

@@ -172,6 +172,14 @@ impl Tooling {
         }
     }
 
+    /// heaptrack's files, when this is heaptrack.
+    pub fn heaptrack(&self) -> Option<&Heaptrack> {
+        match &self.kind {
+            Kind::Heaptrack(heaptrack) => Some(heaptrack),
+            _ => None,
+        }
+    }
+
     /// How long the server may take for what.
     pub fn limits(&self) -> Limits {
         let seconds = Duration::from_secs;

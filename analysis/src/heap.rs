@@ -19,6 +19,7 @@ mod source;
 mod symbols;
 mod tally;
 
+pub(crate) use condensed::cut_to;
 pub use condensed::{MAX_DIGEST_BYTES, condensed};
 pub use symbols::SymbolCache;
 

@@ -3,7 +3,15 @@
 //! The format is that of valgrind's `ms_print`: headers, then snapshots, some with a tree of allocations. A file that stops in the
 //! middle gives what is there, flagged.
 
+use crate::heap::cut_to;
 use crate::stack;
+use crate::valgrind::AddressMap;
+use crate::valgrind::frame_at;
+use pgsoak_proto::convert::MAX_STACK_DEPTH;
+use pgsoak_proto::evidence::{
+    AllocationSite, MAX_SITE_POINTS, MAX_SITES, SiteDigest, SitePoint, StackFrame,
+};
+use pgsoak_proto::job::Tool;
 use serde::{Deserialize, Serialize};
 
 /// What one process's massif file comes to.
@@ -38,6 +46,9 @@ pub struct MassifSite {
     pub bytes: u64,
     /// Innermost first, `function (file:line)` or `function (in module)`. Cut where massif aggregates below its threshold.
     pub stack: Vec<String>,
+    /// The same, with the module of every address that is mapped.
+    #[serde(skip)]
+    pub frames: Vec<StackFrame>,
 }
 
 /// One snapshot.
@@ -68,6 +79,7 @@ struct Node<'a> {
     depth: usize,
     children: u64,
     bytes: u64,
+    address: u64,
     name: &'a str,
 }
 
@@ -77,6 +89,15 @@ struct Node<'a> {
 ///
 /// When the text does not begin as massif's do, or a line in the middle cannot be.
 pub fn read(text: &str) -> Result<MassifDigest, MassifError> {
+    read_with_map(text, &AddressMap::default())
+}
+
+/// As [`read`], and finds the objects of frames in the mappings of the process: massif names the source or the object, never both.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_with_map(text: &str, modules: &AddressMap) -> Result<MassifDigest, MassifError> {
     let mut digest = MassifDigest::default();
     if !text.starts_with("desc:") {
         let shown: String = text.lines().next().unwrap_or_default().chars().take(40).collect();
@@ -100,7 +121,7 @@ pub fn read(text: &str) -> Result<MassifDigest, MassifError> {
             match key {
                 "snapshot" => {
                     if is_open {
-                        close(&mut digest, now, &tree, marked, &mut best);
+                        close(&mut digest, now, &tree, marked, &mut best, modules);
                     }
                     (now, is_open, marked) = (MassifPoint::default(), true, false);
                     tree.clear();
@@ -139,7 +160,7 @@ pub fn read(text: &str) -> Result<MassifDigest, MassifError> {
     let missing = tree_is_cut(&tree);
     digest.truncated |= missing || !text.ends_with('\n');
     if is_open {
-        close(&mut digest, now, &tree, marked, &mut best);
+        close(&mut digest, now, &tree, marked, &mut best, modules);
     }
     Ok(digest)
 }
@@ -151,9 +172,12 @@ fn close(
     tree: &[Node<'_>],
     marked: bool,
     best: &mut Option<MassifPoint>,
+    modules: &AddressMap,
 ) {
     digest.series.push(now);
-    let size = |point: &MassifPoint| point.heap_bytes + point.extra_bytes + point.stacks_bytes;
+    let size = |point: &MassifPoint| {
+        point.heap_bytes.saturating_add(point.extra_bytes).saturating_add(point.stacks_bytes)
+    };
     let is_higher = best.as_ref().is_none_or(|best| size(&now) > size(best));
     if is_higher || marked {
         *best = Some(now);
@@ -161,7 +185,7 @@ fn close(
         digest.peak_extra_bytes = now.extra_bytes;
         digest.peak_stacks_bytes = now.stacks_bytes;
         digest.peak_time = now.time;
-        digest.sites = sites(tree);
+        digest.sites = sites(tree, modules);
     }
 }
 
@@ -171,11 +195,15 @@ fn node(line: &str) -> Option<Node<'_>> {
     let depth = line.len() - text.len();
     let (children, rest) = text.strip_prefix('n')?.split_once(": ")?;
     let (bytes, name) = rest.split_once(' ')?;
-    let name = match name.split_once(": ") {
-        Some((address, name)) if address.starts_with("0x") => name,
-        _ => name,
+    let (address, name) = match name.split_once(": ") {
+        Some((address, name)) if address.starts_with("0x") => {
+            let digits = address.trim_start_matches("0x");
+            (u64::from_str_radix(digits, 16).unwrap_or(0), name)
+        }
+        _ => (0, name),
     };
-    Some(Node { depth, children: children.parse().ok()?, bytes: bytes.parse().ok()?, name })
+    let (children, bytes) = (children.parse().ok()?, bytes.parse().ok()?);
+    Some(Node { depth, children, bytes, address, name })
 }
 
 fn tree_is_cut(tree: &[Node<'_>]) -> bool {
@@ -185,28 +213,65 @@ fn tree_is_cut(tree: &[Node<'_>]) -> bool {
 }
 
 /// The leaves, with the path to each. massif's trees go from the allocating function outwards.
-fn sites(tree: &[Node<'_>]) -> Vec<MassifSite> {
-    let mut path: Vec<(usize, String)> = Vec::new();
+fn sites(tree: &[Node<'_>], modules: &AddressMap) -> Vec<MassifSite> {
+    let mut path: Vec<(usize, String, StackFrame)> = Vec::new();
     let mut sites = Vec::new();
     for (index, node) in tree.iter().enumerate() {
-        while path.last().is_some_and(|(depth, _)| *depth >= node.depth) {
+        while path.last().is_some_and(|(depth, ..)| *depth >= node.depth) {
             path.pop();
         }
         // The root names the allocation functions, not a place.
         if node.depth > 0 {
-            path.push((node.depth, shown(node.name)));
+            let frame = frame_at(node.address, node.name, modules);
+            path.push((node.depth, shown(node.name), frame));
         }
         let is_leaf = tree.get(index + 1).is_none_or(|next| next.depth <= node.depth);
         if is_leaf && node.bytes > 0 && !path.is_empty() {
-            let stack: Vec<String> = path.iter().map(|(_, name)| name.clone()).collect();
+            let stack: Vec<String> = path.iter().map(|(_, name, _)| name.clone()).collect();
+            let frames = path.iter().map(|(.., frame)| frame.clone()).collect();
             let first = stack.first().cloned().unwrap_or_default();
             let function =
                 first.rsplit_once(" (").map_or(first.as_str(), |(name, _)| name).to_owned();
-            sites.push(MassifSite { function, bytes: node.bytes, stack });
+            sites.push(MassifSite { function, bytes: node.bytes, stack, frames });
         }
     }
     sites.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.stack.cmp(&b.stack)));
     sites
+}
+
+/// What of a digest goes into the evidence; without a `session` totals alone.
+pub fn condensed(process: u32, session: Option<u32>, digest: &MassifDigest) -> SiteDigest {
+    let size = |point: &MassifPoint| point.heap_bytes;
+    let step = digest.series.len().div_ceil(MAX_SITE_POINTS).max(1);
+    let highest = |group: &[MassifPoint]| {
+        let highest = group.iter().max_by_key(|point| size(point))?;
+        Some(SitePoint { at: highest.time, bytes: size(highest) })
+    };
+    let site = |site: &MassifSite| AllocationSite {
+        stack: site.frames.iter().take(MAX_STACK_DEPTH).cloned().collect(),
+        peak_bytes: site.bytes,
+        ..AllocationSite::default()
+    };
+    let is_whole = session.is_some();
+    let mut condensed = SiteDigest {
+        process,
+        session,
+        tool: Tool::Massif,
+        allocations: 0,
+        temporary: 0,
+        peak_bytes: digest.peak_bytes,
+        peak_at: digest.peak_time,
+        end_bytes: digest.series.last().map_or(0, size),
+        duration: digest.series.last().map_or(0, |point| point.time),
+        time_unit: digest.time_unit.chars().take(8).collect(),
+        truncated: digest.truncated,
+        sites_in_all: u32::try_from(digest.sites.len()).unwrap_or(u32::MAX),
+        marks: Vec::new(),
+        sites: digest.sites.iter().take(if is_whole { MAX_SITES } else { 0 }).map(site).collect(),
+        series: digest.series.chunks(step).filter(|_| is_whole).filter_map(highest).collect(),
+    };
+    cut_to(&mut condensed, crate::heap::MAX_DIGEST_BYTES);
+    condensed
 }
 
 /// `lose (t.c:3)` with its function demangled.
@@ -238,6 +303,19 @@ mod tests {
         let sum: u64 = digest.sites.iter().map(|site| site.bytes).sum();
         assert_eq!(sum, digest.peak_bytes, "the leaves are the whole peak");
         assert_eq!(digest.series.len(), SMALL.matches("snapshot=").count());
+    }
+
+    #[test]
+    fn the_evidence_gets_frames_with_their_objects() {
+        let map = AddressMap::from_maps("00109000-0010a000 r-xp 00001000 fe:00 1 /tmp/w/small\n");
+        let digest = read_with_map(SMALL, &map).unwrap();
+        let short = condensed(3, Some(1), &digest);
+        assert_eq!((short.peak_bytes, short.tool), (1_129_231, Tool::Massif));
+        let lose = &short.sites[1].stack[0];
+        assert_eq!((lose.function.as_str(), lose.file.as_str(), lose.line), ("lose", "t.c", 3));
+        assert_eq!(lose.module, "small");
+        assert!(!short.series.is_empty());
+        assert!(condensed(3, None, &digest).sites.is_empty());
     }
 
     #[test]

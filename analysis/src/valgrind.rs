@@ -13,6 +13,7 @@ mod lines;
 mod log;
 
 pub use address_map::AddressMap;
+pub(crate) use lines::frame_at;
 pub use log::{ProcessLog, parse_log};
 
 use crate::valgrind::lines::Block;

@@ -1,10 +1,12 @@
-//! What the tools' reports come to, once the server is gone: leak checks at exit, errors, coverage.
+//! What the tools' reports come to, once the server is gone: leak checks at exit, errors, allocation sites, coverage.
 //!
 //! Pure but for reading the reports. A report that cannot be read is missing from the coverage and fails nothing here:
 //! the verdict judges by what was seen.
 
 use crate::runner::instruments::Instruments;
+use crate::runner::profiles::profiles;
 use crate::runner::record::Life;
+use crate::sampler::POSTMASTER;
 use crate::tools::Tooling;
 use pgsoak_analysis::valgrind::parse_log;
 use pgsoak_proto::evidence::{Body, LeakCheck, MemcheckErrors, ToolCoverage};
@@ -39,8 +41,18 @@ pub fn digests(
             }
         }
     }
-    let is_seen = |life: &Life| tooling.tool == Tool::Plain || seen.contains(&life.who.pid);
-    frames.push(Body::Coverage(coverage(lives, is_seen, now)));
+    let profiles = profiles(tooling, instruments, lives);
+    frames.extend(profiles.digests.into_iter().map(Body::SiteDigest));
+    let is_seen = |life: &Life| match tooling.tool {
+        Tool::Plain => true,
+        Tool::Memcheck => seen.contains(&life.who.pid),
+        Tool::Heaptrack | Tool::Massif => profiles.seen.contains(&life.who.pid),
+    };
+    // The postmaster is not profiled by heaptrack, on purpose: it starts in what it forks.
+    let is_expected =
+        |life: &Life| tooling.tool != Tool::Heaptrack || life.who.backend_type != POSTMASTER;
+    let expected: Vec<&Life> = lives.values().filter(|life| is_expected(life)).collect();
+    frames.push(Body::Coverage(coverage(&expected, is_seen, now)));
     frames
 }
 
@@ -70,18 +82,14 @@ fn of_memcheck(text: &str, life: &Life, instruments: &Instruments) -> Vec<Body> 
 }
 
 /// Under plain the sampler is all there is, and it saw every process that it speaks of.
-fn coverage(
-    lives: &BTreeMap<u32, Life>,
-    is_seen: impl Fn(&Life) -> bool,
-    now: Duration,
-) -> ToolCoverage {
+fn coverage(lives: &[&Life], is_seen: impl Fn(&Life) -> bool, now: Duration) -> ToolCoverage {
     let mut coverage = ToolCoverage {
         processes_expected: u32::try_from(lives.len()).unwrap_or(u32::MAX),
         processes_seen: 0,
         backend_us: 0,
         backend_us_seen: 0,
     };
-    for life in lives.values() {
+    for life in lives {
         let lived = life.ended_at.unwrap_or(now).saturating_sub(life.appeared_at);
         let lived_us = match life.who.session {
             Some(_) => u64::try_from(lived.as_micros()).unwrap_or(u64::MAX),
@@ -118,7 +126,8 @@ mod tests {
         let lives =
             [life(0, None, 0, None), life(1, Some(0), 10, Some(40)), life(2, Some(1), 20, None)];
         let unseen = |life: &Life| life.who.process != 1;
-        let coverage = coverage(&lives.into(), unseen, Duration::from_micros(100));
+        let lives: Vec<&Life> = lives.iter().map(|(_, life)| life).collect();
+        let coverage = coverage(&lives, unseen, Duration::from_micros(100));
         assert_eq!(
             coverage,
             ToolCoverage {

@@ -199,7 +199,8 @@ impl Engine {
         if let Some(check) = self.instruments.leak_check(session, process, place).await? {
             self.record.write(&Body::LeakCheck(check))?;
         }
-        Ok(())
+        let marked = self.instruments.mark(session, place, self.major).await;
+        marked.map_err(|error| self.outside(error))
     }
 
     /// Asks the check of a step, if it has one.

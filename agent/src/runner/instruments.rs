@@ -6,15 +6,17 @@
 use crate::probe::rss_anon_now;
 use crate::runner::engine::Place;
 use crate::runner::fault::Fault;
+use crate::runner::marks::Marks;
 use crate::tools::Tooling;
 use crate::tools::memcheck::Check;
 use crate::tools::memcheck::CheckError;
 use crate::tools::trim::malloc_trim;
 use crate::workers::failure::WorkError;
 use crate::workers::failure::chain;
+use crate::workers::rest;
 use crate::workers::session::Session;
 use pgsoak_analysis::valgrind::{AddressMap, parse_leak_check};
-use pgsoak_proto::evidence::LeakCheck;
+use pgsoak_proto::evidence::{LeakCheck, SiteMark};
 use pgsoak_proto::job::Tool;
 use std::{
     collections::BTreeMap,
@@ -25,12 +27,17 @@ use std::{
 /// How long one leak check may take: 1 s is usual, heaps of gigabytes take minutes.
 const CHECK_LIMIT: Duration = Duration::from_secs(600);
 
+/// How often a session is asked at most until heaptrack's file grows: one question fills about a quarter of its buffer.
+const MOST_QUESTIONS: u32 = 50;
+
 /// The tool of a job, as the engine uses it.
 #[derive(Debug)]
 pub struct Instruments {
     tooling: Tooling,
     /// Mappings of the processes that were checked, and of the postmaster, which its children inherit.
     maps: Mutex<Maps>,
+    /// Of heaptrack, by pid.
+    marks: Mutex<BTreeMap<u32, Marks>>,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +50,7 @@ struct Maps {
 impl Instruments {
     /// Of this tool.
     pub fn new(tooling: Tooling) -> Self {
-        Self { tooling, maps: Mutex::default() }
+        Self { tooling, maps: Mutex::default(), marks: Mutex::default() }
     }
 
     /// Checks a session for leaks; `None` under other tools than memcheck. The first check of a backend only sets the
@@ -86,6 +93,49 @@ impl Instruments {
             let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
             self.maps().postmaster = AddressMap::from_maps(&maps);
         }
+    }
+
+    /// Notes where a session at rest stands in the tool's own file: under heaptrack how far the file has come, under massif what is mapped.
+    ///
+    /// heaptrack writes from a buffer. The session is asked for its contexts until the file grows: then everything before the first
+    /// question is in the file, and what the questions took they gave back.
+    ///
+    /// # Errors
+    /// Of the session.
+    pub async fn mark(&self, session: &Session, place: Place, major: u32) -> Result<(), WorkError> {
+        let pid = session.pid();
+        if self.tooling.tool == Tool::Massif {
+            let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+            self.maps().checked.insert(pid, (AddressMap::from_maps(&maps), place));
+        }
+        let Some(heaptrack) = self.tooling.heaptrack() else { return Ok(()) };
+        let file = heaptrack.raw_file(pid);
+        let length = || std::fs::metadata(&file).map_or(0, |metadata| metadata.len());
+        let before = length();
+        let mut asked = 0;
+        while length() == before && asked < MOST_QUESTIONS {
+            rest::contexts(session, major).await?;
+            asked += 1;
+        }
+        let offset = length();
+        if offset == before {
+            tracing::debug!(pid, "heaptrack's file does not grow; the mark is as it is");
+        }
+        let mark = SiteMark {
+            phase: place.phase,
+            round: place.round,
+            operations: place.operations,
+            live_bytes: 0,
+        };
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.entry(pid).or_default().note(offset, mark);
+        Ok(())
+    }
+
+    /// The marks of a process that its digest is to have, with their offsets into heaptrack's file, rising.
+    pub fn marks_of(&self, pid: u32) -> Vec<(u64, SiteMark)> {
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.get(&pid).map(Marks::chosen).unwrap_or_default()
     }
 
     /// Where the objects of a process lie, as far as is known.

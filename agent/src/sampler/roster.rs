@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 /// What a process is called until more is known.
 pub(super) const UNKNOWN: &str = "unknown";
 /// What the first process is called.
-pub(super) const POSTMASTER: &str = "postmaster";
+pub const POSTMASTER: &str = "postmaster";
 
 /// The processes that live.
 pub(super) struct Roster<P: Probe> {

@@ -34,7 +34,8 @@ pub(super) fn fit(body: &mut Body) -> bool {
             Body::SiteDigest(digest) => {
                 digest.sites.truncate(keep);
                 let named = digest.sites.iter().flat_map(|site| &site.stack).max();
-                let frames = named.and_then(|last| usize::try_from(*last).ok()).map_or(0, |n| n + 1);
+                let frames =
+                    named.and_then(|last| usize::try_from(*last).ok()).map_or(0, |n| n + 1);
                 digest.frames.truncate(frames);
             }
             _ => return false,

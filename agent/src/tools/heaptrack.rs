@@ -64,6 +64,11 @@ impl Heaptrack {
             .unwrap_or_default()
     }
 
+    /// What heaptrack writes of a process.
+    pub fn raw_file(&self, pid: u32) -> PathBuf {
+        self.folder.join(format!("ht.{pid}.raw"))
+    }
+
     /// What the server's environment gets beside the usual.
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         vec![

@@ -51,7 +51,7 @@ pub fn condensed(
         condensed.sites =
             chosen(&digest.sites).into_iter().map(|site| told(digest, site, marks)).collect();
         condensed.series = thinned(&digest.series);
-        fit(&mut condensed, MAX_DIGEST_BYTES);
+        cut_to(&mut condensed, MAX_DIGEST_BYTES);
     }
     condensed
 }
@@ -113,7 +113,7 @@ fn thinned(points: &[HeapPoint]) -> Vec<SitePoint> {
 }
 
 /// Leaves out the last sites until the digest takes no more than about `most` bytes.
-pub(crate) fn fit(digest: &mut SiteDigest, most: usize) {
+pub(crate) fn cut_to(digest: &mut SiteDigest, most: usize) {
     let mut frames = BTreeSet::new();
     let mut bytes = 100 + digest.series.len() * 12 + digest.marks.len() * 24;
     let mut kept = 0;
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_digest_is_cut_to_its_bytes() {
         let mut short = condensed(1, Some(0), &digest(150), &[]);
-        fit(&mut short, 6000);
+        cut_to(&mut short, 6000);
         assert!(short.sites.len() > 5 && short.sites.len() < 40, "{}", short.sites.len());
     }
 }

@@ -140,6 +140,11 @@ impl<'a> Reader<'a> {
 fn frame(text: &str, modules: &AddressMap) -> Option<StackFrame> {
     let (address, rest) = text.get(5..)?.split_once(": ")?;
     let address = u64::from_str_radix(address, 16).ok()?;
+    Some(frame_at(address, rest, modules))
+}
+
+/// A frame from its address and valgrind's words for it, `lose (waste.c:8)` or `malloc (in /usr/…/lib.so)`.
+pub(crate) fn frame_at(address: u64, rest: &str, modules: &AddressMap) -> StackFrame {
     let (name, place) = match rest.rsplit_once(" (") {
         Some((name, place)) if place.ends_with(')') => (name, place.strip_suffix(')')),
         _ => (rest, None),
@@ -171,7 +176,7 @@ fn frame(text: &str, modules: &AddressMap) -> Option<StackFrame> {
     if read.module.is_empty() {
         read.module = modules.module_of(address).unwrap_or_default().to_owned();
     }
-    Some(read)
+    read
 }
 
 /// `1,515 (+15) bytes in 2 (+1) blocks are definitely lost in loss record 1 of 7`, with `(A direct, B indirect)` after the bytes where blocks

@@ -1,0 +1,126 @@
+//! heaptrack's and massif's files, once the server is gone, become digests in the evidence; whole ones are left for keeping.
+//!
+//! Runs before the private tree goes, since heaptrack's files hold addresses and the names are in the tree's own modules. Sessions of the
+//! workload get sites; other processes get totals. A process counts as seen when its file could be read and holds something.
+
+use crate::runner::instruments::Instruments;
+use crate::runner::record::Life;
+use crate::tools::Tooling;
+use crate::workers::failure::chain;
+use pgsoak_analysis::heap;
+use pgsoak_analysis::heap::SymbolCache;
+use pgsoak_analysis::heap::digest::HeapDigest;
+use pgsoak_analysis::massif;
+use pgsoak_proto::evidence::{SiteDigest, SiteMark};
+use pgsoak_proto::job::Tool;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Digests of processes that are no session of the workload.
+const MOST_OTHERS: usize = 500;
+
+/// Sites of a whole digest that is left for keeping.
+const WHOLE_SITES: usize = 4_000;
+
+/// What the tool's files come to.
+#[derive(Debug, Default)]
+pub struct Profiles {
+    /// In the order of the processes' numbers.
+    pub digests: Vec<SiteDigest>,
+    /// Pids whose file could be read.
+    pub seen: BTreeSet<u32>,
+}
+
+/// Reads the files of heaptrack or massif; nothing under other tools.
+pub fn profiles(
+    tooling: &Tooling,
+    instruments: Option<&Instruments>,
+    lives: &BTreeMap<u32, Life>,
+) -> Profiles {
+    let mut profiles = Profiles::default();
+    if !matches!(tooling.tool, Tool::Heaptrack | Tool::Massif) {
+        return profiles;
+    }
+    let reports = match tooling.reports() {
+        Ok(reports) => reports,
+        Err(error) => {
+            tracing::warn!(%error, "cannot list the tool's reports");
+            return profiles;
+        }
+    };
+    let mut symbols = SymbolCache::default();
+    let mut others = 0;
+    for life in lives.values() {
+        let Some(file) = reports.get(&life.who.pid) else { continue };
+        let read = match tooling.tool {
+            Tool::Massif => of_massif(file, life, instruments),
+            _ => of_heaptrack(file, life, instruments, &mut symbols),
+        };
+        match read {
+            Ok(digest) if digest.peak_bytes == 0 => {
+                tracing::warn!(pid = life.who.pid, "the tool's file is empty");
+            }
+            Ok(digest) => {
+                profiles.seen.insert(life.who.pid);
+                others += usize::from(digest.session.is_none());
+                if digest.session.is_some() || others <= MOST_OTHERS {
+                    profiles.digests.push(digest);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(pid = life.who.pid, error, "cannot read the tool's file");
+            }
+        }
+    }
+    profiles
+}
+
+fn of_heaptrack(
+    file: &Path,
+    life: &Life,
+    instruments: Option<&Instruments>,
+    symbols: &mut SymbolCache,
+) -> Result<SiteDigest, String> {
+    let (process, session) = (life.who.process, life.who.session);
+    if session.is_none() {
+        let digest = heap::read_totals(file).map_err(|error| chain(&error))?;
+        return Ok(heap::condensed(process, None, &digest, &[]));
+    }
+    let marks = instruments.map(|known| known.marks_of(life.who.pid)).unwrap_or_default();
+    let (offsets, marks): (Vec<u64>, Vec<SiteMark>) = marks.into_iter().unzip();
+    let digest = heap::read_with_marks(file, &offsets, symbols).map_err(|error| chain(&error))?;
+    if let Err(error) = leave_whole(&digest, &file.with_extension("json")) {
+        tracing::warn!(pid = life.who.pid, %error, "the whole digest is not kept");
+    }
+    Ok(heap::condensed(process, session, &digest, &marks))
+}
+
+/// With names in it: the raw file alone cannot be read any more when the tree is gone.
+fn leave_whole(digest: &HeapDigest, to: &PathBuf) -> io::Result<()> {
+    let whole = HeapDigest {
+        sites: digest.sites.iter().take(WHOLE_SITES).cloned().collect(),
+        frames: Vec::new(),
+        series: digest.series.clone(),
+        marked_bytes: digest.marked_bytes.clone(),
+        command: digest.command.clone(),
+        ..*digest
+    };
+    let mut file = io::BufWriter::new(fs::File::create(to)?);
+    serde_json::to_writer(&mut file, &whole)?;
+    io::Write::flush(&mut file)
+}
+
+fn of_massif(
+    file: &Path,
+    life: &Life,
+    instruments: Option<&Instruments>,
+) -> Result<SiteDigest, String> {
+    let text = fs::read(file).map_err(|error| error.to_string())?;
+    let map = instruments.map(|known| known.map_of(life.who.pid)).unwrap_or_default();
+    let digest = massif::read_with_map(&String::from_utf8_lossy(&text), &map)
+        .map_err(|error| error.to_string())?;
+    Ok(massif::condensed(life.who.process, life.who.session, &digest))
+}
