@@ -3,7 +3,7 @@
 use crate::connect::{self, Control};
 use crate::folders;
 use pgsoak_agent::config::{AgentConfig, Endpoint};
-use pgsoak_coordinator::config::CoordinatorConfig;
+use pgsoak_coordinator::{config::CoordinatorConfig, domain::limits::Limits};
 use std::{
     collections::BTreeMap,
     env,
@@ -106,7 +106,9 @@ impl Embedded {
         let dir = folders::coordinator_dir(data);
         let config = coordinator_config(&dir, None, None);
         let socket = folders::socket_of(&dir);
-        let coordinator = pgsoak_coordinator::app::start(config).await?;
+        // The one agent is here or not at all: what it lacks will not come.
+        let limits = Limits { unplaceable_after: Duration::ZERO, ..Limits::default() };
+        let coordinator = pgsoak_coordinator::app::start_with(config, limits).await?;
         Ok(Self {
             coordinator,
             agent: None,

@@ -46,6 +46,7 @@ async fn soak(
     quiet: bool,
 ) -> anyhow::Result<u8> {
     let mut control = embedded.control().await?;
+    end_leftovers(&mut control).await?;
     let run = submit::submit(&mut control, files, RunId::issue().to_string()).await?;
     if !quiet {
         writeln!(
@@ -77,6 +78,21 @@ async fn soak(
     }
     let report = write_reports(&mut control, &run, data).await?;
     submit::finish(&mut control, &run, json, Some(&report)).await
+}
+
+/// Runs that a killed `pgsoak run` left unfinished in this folder would go on beside this one: they are ended.
+async fn end_leftovers(control: &mut connect::Control) -> anyhow::Result<()> {
+    let request = wire::ListRunsRequest { limit: 1000, ..Default::default() };
+    let runs = control.list_runs(request).await.map_err(|status| connect::explain(&status))?;
+    for run in runs.into_inner().runs {
+        if run.stage() != wire::RunStage::Finished {
+            writeln!(std::io::stderr(), "run {} was left unfinished; it is cancelled", run.run_id)?;
+            let reason = "left unfinished by a `pgsoak run` that was killed".to_owned();
+            let request = wire::CancelRunRequest { run_id: run.run_id, reason };
+            control.cancel_run(request).await.map_err(|status| connect::explain(&status))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the report in every format; the answer is the path of the one for people.

@@ -30,13 +30,16 @@ pub fn lacks(spec: &JobSpec, capabilities: &Capabilities) -> Vec<String> {
             majors
         }
     };
-    if let (BuildRef::Release { .. }, Some(major)) = (&spec.build, majors.first()) {
+    if let (BuildRef::Release { name, release }, Some(major)) = (&spec.build, majors.first()) {
         let is_there = capabilities
             .builds
             .iter()
             .any(|found| found.build == spec.build && found.postgres_major == *major);
         if !is_there {
-            lacks.push(format!("the build {} for PostgreSQL {major}", spec.build));
+            lacks.push(format!(
+                "the build {} for PostgreSQL {major} (there: deploy/build-extension.sh {name} {release})",
+                spec.build
+            ));
         }
     }
     for (key, value) in &spec.agents {

@@ -61,6 +61,8 @@ pub struct Placement {
     pub assign: Vec<(JobId, AgentId)>,
     /// For every job that stays: a sentence.
     pub waits: BTreeMap<JobId, String>,
+    /// Of these, the ones that no agent that was ever here could run, while at least one is connected.
+    pub unplaceable: BTreeSet<JobId>,
 }
 
 /// How full an agent is while the decision is being made.
@@ -133,6 +135,9 @@ pub fn place(snapshot: &Snapshot<'_>) -> Placement {
                 placement.assign.push((job.spec.job, agent));
             }
             Err(why) => {
+                if is_unplaceable(snapshot, job.spec) {
+                    placement.unplaceable.insert(job.spec.job);
+                }
                 let why = if job.lost.is_empty() {
                     why
                 } else {
@@ -143,6 +148,12 @@ pub fn place(snapshot: &Snapshot<'_>) -> Placement {
         }
     }
     placement
+}
+
+/// Whether somebody is there, and nobody who was ever there has what the job needs.
+fn is_unplaceable(snapshot: &Snapshot<'_>, spec: &JobSpec) -> bool {
+    snapshot.agents.values().any(|agent| agent.is_connected)
+        && snapshot.agents.values().all(|agent| !lacks(spec, agent.capabilities).is_empty())
 }
 
 fn choose(
@@ -267,6 +278,7 @@ mod tests {
         let answer = place(&snapshot(vec![agent("a", &can), away], vec![waiting(&job)]));
         assert_eq!(answer.assign, []);
         assert_eq!(answer.waits[&job.job], "a lacks the tool heaptrack");
+        assert!(answer.unplaceable.contains(&job.job));
     }
 
     #[test]

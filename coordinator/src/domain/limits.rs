@@ -19,6 +19,9 @@ pub struct Limits {
     /// How long a job that is over may hold its run (and its slot) up in all, and how long a finished run stays in memory
     /// for artifacts that come late.
     pub linger: Duration,
+    /// How long a job waits while agents are there and each of them lacks something that it needs. A host may still come, or be
+    /// given what it lacks; after this the job is over as infrastructure, with what each agent lacks.
+    pub unplaceable_after: Duration,
     /// Before a job is offered again to an agent that refused it.
     pub refusal_pause: Duration,
     /// Longest a unary request may take.
@@ -38,6 +41,7 @@ impl Default for Limits {
             grace: Duration::from_secs(600),
             artifacts_wait: Duration::from_secs(30),
             linger: Duration::from_secs(600),
+            unplaceable_after: Duration::from_secs(300),
             refusal_pause: Duration::from_secs(10),
             request_timeout: Duration::from_secs(60),
             max_requests: 512,

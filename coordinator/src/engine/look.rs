@@ -80,14 +80,25 @@ impl State {
             return;
         }
         let placement = place::place(&self.snapshot(now, waiting));
-        let Placement { assign, waits } = placement;
+        let Placement { assign, waits, unplaceable } = placement;
+        let mut given_up = Vec::new();
+        let patience = self.limits.unplaceable_after;
         for (job, why) in waits {
-            if let Some(entry) = self.job_mut(job)
-                && entry.why != why
-            {
-                entry.why = why;
-                self.effects.is_visible = true;
+            let Some(entry) = self.job_mut(job) else { continue };
+            let is_changed = entry.why != why;
+            entry.why.clone_from(&why);
+            entry.unplaceable_since = match entry.unplaceable_since {
+                _ if !unplaceable.contains(&job) => None,
+                Some(since) => Some(since),
+                None => Some(now),
+            };
+            if entry.unplaceable_since.is_some_and(|since| now.since(since) >= patience) {
+                given_up.push((job, why));
             }
+            self.effects.is_visible |= is_changed;
+        }
+        for (job, why) in given_up {
+            self.step(job, JobEvent::GivenUp { reason: format!("no agent can run it: {why}") });
         }
         for (job, agent) in assign {
             self.assign(job, agent, now);

@@ -58,6 +58,8 @@ pub(crate) struct JobEntry {
     pub(crate) progress: Option<JobProgress>,
     /// Why it waits.
     pub(crate) why: String,
+    /// Since when no agent could run it; `None`: one could, or nobody is there.
+    pub(crate) unplaceable_since: Option<UnixUs>,
     /// Evidence, progress or a piece of an artifact.
     pub(crate) heard_at: UnixUs,
     /// When its agent last said that it holds it, or was last told of it.
@@ -105,6 +107,7 @@ impl JobEntry {
             record,
             progress: None,
             why: String::new(),
+            unplaceable_since: None,
             heard_at: now,
             listed_at: now,
             cancel_sent_at: UnixUs(0),

@@ -216,6 +216,22 @@ impl Control for ControlService {
         Ok(Response::new(view::run(self.snapshot(run).await?)))
     }
 
+    async fn get_run_input(
+        &self,
+        request: Request<wire::GetRunRequest>,
+    ) -> Result<Response<wire::RunInput>, Status> {
+        let run = self.find(&request.into_inner().run_id).await?;
+        let Some(input) = self.services.store.input(run).await.or_status()? else {
+            return Err(Status::data_loss(format!("the files of run {run} are not stored")));
+        };
+        let workloads = input
+            .workloads
+            .into_iter()
+            .map(|(name, toml)| wire::WorkloadFile { name, toml })
+            .collect();
+        Ok(Response::new(wire::RunInput { plan_toml: input.plan_toml, workloads }))
+    }
+
     async fn watch_run(
         &self,
         request: Request<wire::GetRunRequest>,
