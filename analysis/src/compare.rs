@@ -4,22 +4,24 @@
 //! 1 byte or 5 %, whichever is more (RssAnon: its own threshold, since pages are coarser). Peaks are compared over pairs of replicas on a log
 //! scale with a margin of 5 % and a moderated variance; a single pair is `can't tell` at most. Growth at rest is listed.
 
+mod figures;
+mod moderated;
+mod rows;
+mod sets;
+mod verdict_of_rows;
+
+pub use figures::JobFigures;
+pub use sets::{Set, SetComparison, SetRow, Side, compare_sets};
+
 use crate::budgets::What;
 use crate::facts::Facts;
 use crate::result::{Compared, Comparison};
 use crate::rounds::{Growth, Subject};
 use crate::stats::{count, median};
+use moderated::{LOG_DEVIATION, LOG_MARGIN, answer, moderated};
 use pgsoak_proto::evidence::LeakKind;
 use pgsoak_proto::job::{Arm, Tool};
-use statrs::distribution::{ContinuousCDF, StudentsT};
 use std::collections::BTreeMap;
-
-/// Prior degrees of freedom of the run-to-run deviation.
-const PRIOR_FREEDOM: f64 = 6.0;
-/// √2 × 2 %: the deviation of a difference of two runs until earlier pairs of equal builds say better.
-const PRIOR_DEVIATION: f64 = 0.028_284_271_247_461_9;
-/// log 1.05.
-const PEAK_MARGIN: f64 = 0.048_790_164_169_432;
 
 /// The two arms of one workload under one tool.
 struct Pair<'a> {
@@ -132,6 +134,7 @@ impl Pair<'_> {
                     all.iter().map(|growth| growth.slope).sum::<f64>() / n,
                     square.sqrt() / n,
                     threshold,
+                    all.iter().any(|growth| growth.is_leak()),
                 )
             })
         };
@@ -148,6 +151,15 @@ impl Pair<'_> {
         let margin = candidate.2.max(baseline.2).max(0.05 * baseline.0.abs()).max(1.0);
         let width = candidate.1.hypot(baseline.1);
         decide(&mut row, candidate.0 - baseline.0, width, margin);
+        let unsteady = match row.answer {
+            Compared::Worse => !candidate.3,
+            Compared::Better => !baseline.3,
+            _ => false,
+        };
+        if unsteady {
+            row.answer = Compared::CantTell;
+            row.message = "it grew more, but not steadily".to_owned();
+        }
         Some(row)
     }
 
@@ -233,14 +245,8 @@ impl Pair<'_> {
             row.message = "one run on one host".to_owned();
             return Some(row);
         }
-        let n = count(ratios.len());
-        let mean = ratios.iter().sum::<f64>() / n;
-        let squares: f64 = ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum();
-        let freedom = PRIOR_FREEDOM + n - 1.0;
-        let variance = (PRIOR_FREEDOM * PRIOR_DEVIATION.powi(2) + squares) / freedom;
-        let Ok(t) = StudentsT::new(0.0, 1.0, freedom) else { return Some(row) };
-        let width = t.inverse_cdf(0.95) * (variance / n).sqrt();
-        decide(&mut row, mean, width, PEAK_MARGIN);
+        let Some((mean, width)) = moderated(&ratios, LOG_DEVIATION) else { return Some(row) };
+        decide(&mut row, mean, width, LOG_MARGIN);
         // The interval is shown in bytes of the candidate against the baseline's median.
         let baseline = row.baseline.unwrap_or(0.0);
         row.low = row.low.map(|low| baseline * low.exp_m1());
@@ -262,13 +268,5 @@ fn decide(row: &mut Comparison, difference: f64, width: f64, margin: f64) {
     let (low, high) = (difference - width, difference + width);
     row.low = Some(low);
     row.high = Some(high);
-    row.answer = if low > margin {
-        Compared::Worse
-    } else if high < -margin {
-        Compared::Better
-    } else if low >= -margin && high <= margin {
-        Compared::Same
-    } else {
-        Compared::CantTell
-    };
+    row.answer = answer(low, high, margin);
 }

@@ -82,16 +82,18 @@ impl Facts<'_> {
 
 /// Measures every job of a run; control arms first, since their slopes are taken off the others'.
 pub fn gather(evidence: &RunEvidence) -> Vec<Facts<'_>> {
+    gather_jobs(&evidence.jobs)
+}
+
+/// The same for jobs of any run.
+pub fn gather_jobs(jobs: &[JobEvidence]) -> Vec<Facts<'_>> {
     let nothing = BTreeMap::new();
-    let of_controls: Vec<Facts<'_>> = evidence
-        .jobs
+    let of_controls: Vec<Facts<'_>> = jobs
         .iter()
         .filter(|job| job.spec.arm == Arm::Control)
         .map(|job| facts(job, &nothing, Control::None))
         .collect();
-    evidence
-        .jobs
-        .iter()
+    jobs.iter()
         .map(|job| {
             if job.spec.arm == Arm::Control {
                 return facts(job, &nothing, Control::None);

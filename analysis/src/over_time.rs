@@ -9,9 +9,10 @@
 
 mod slots;
 
+use crate::evidence::JobEvidence;
 use crate::facts::{Control, Facts};
 use crate::result::Verdict;
-use crate::stats::{bytes, count};
+use crate::stats::{bytes, count, median};
 use crate::trend::{Covariates, Series, Settings, Trend, judge};
 use pgsoak_proto::evidence::PhaseKind;
 use pgsoak_proto::job::{Arm, Tool};
@@ -67,6 +68,52 @@ struct Part<'a> {
 struct Pace {
     bytes_per_second: f64,
     operations_per_second: Option<f64>,
+}
+
+/// What one slot holds once it has settled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Level {
+    /// The loop phase; empty: over all of them (server processes).
+    pub phase: String,
+    /// The slot.
+    pub slot: String,
+    /// Median of its readings over the last 60 % of the time.
+    pub bytes: f64,
+}
+
+/// Fewest readings of a level.
+const LEVEL_READINGS: usize = 5;
+
+/// The levels of a job's slots; empty for tools other than `plain`, whose own memory would count.
+pub fn levels(job: &JobEvidence) -> Vec<Level> {
+    if job.spec.tool != Tool::Plain {
+        return Vec::new();
+    }
+    let loops = job.attempt.phases.iter().filter(|span| span.started.kind == PhaseKind::Loop);
+    let mut found: Vec<(String, Vec<Slot>, f64)> = loops
+        .filter_map(|span| {
+            let window = slots::of_phase(job, span)?;
+            let slots = slots::workers(job, span.started.workers, window);
+            Some((span.started.name.clone(), slots, window.seconds()))
+        })
+        .collect();
+    if let Some(window) = slots::of_loops(job) {
+        found.push((String::new(), slots::server(job, window), window.seconds()));
+    }
+    found
+        .into_iter()
+        .flat_map(|(phase, slots, length)| {
+            slots.into_iter().filter_map(move |slot| {
+                let from = slot.t_s.partition_point(|t| *t < 0.4 * length);
+                let settled = slot.bytes.get(from..).filter(|held| held.len() >= LEVEL_READINGS)?;
+                Some(Level {
+                    phase: phase.clone(),
+                    slot: slot.name.clone(),
+                    bytes: median(settled)?,
+                })
+            })
+        })
+        .collect()
 }
 
 impl OverTime {

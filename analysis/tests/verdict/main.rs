@@ -15,3 +15,4 @@ mod real_readings;
 mod reports;
 mod robust;
 mod rounds;
+mod sets;

@@ -1,0 +1,64 @@
+//! The rows of a comparison of sets → one answer and one line.
+
+use crate::compare::sets::{Set, SetRow};
+use crate::result::Compared;
+
+/// The worst row decides: worse, else better, else can't tell, else same. Nothing compared is can't tell.
+pub(super) fn verdict(rows: &[SetRow], before: &Set, after: &Set) -> (Compared, String) {
+    let number = |answer: Compared| rows.iter().filter(|row| row.answer == answer).count();
+    let (worse, better, same, open) = (
+        number(Compared::Worse),
+        number(Compared::Better),
+        number(Compared::Same),
+        number(Compared::CantTell),
+    );
+    let answer = match (worse, better, same, open) {
+        (1.., ..) => Compared::Worse,
+        (_, 1.., ..) => Compared::Better,
+        (.., 1.., 0) => Compared::Same,
+        _ => Compared::CantTell,
+    };
+    let names = format!("{} against {}", after.label, before.label);
+    let first = |answer: Compared| {
+        rows.iter().find(|row| row.answer == answer).map(|row| {
+            let place = match row.phase.as_str() {
+                "" => row.workload.clone(),
+                phase => format!("{}/{phase}", row.workload),
+            };
+            let what = match (row.what.as_str(), row.subject.as_str()) {
+                (what, "") => what.to_owned(),
+                ("level", subject) => format!("level of {subject}"),
+                (_, subject) => subject.to_owned(),
+            };
+            format!("{what} in {place}")
+        })
+    };
+    let mut counted: Vec<String> = Vec::new();
+    for (count, word) in [(worse, "worse"), (better, "better"), (same, "the same"), (open, "open")]
+    {
+        if count > 0 {
+            counted.push(format!("{count} {word}"));
+        }
+    }
+    let counted = match counted.is_empty() {
+        true => "nothing could be compared".to_owned(),
+        false => format!("of {} figures {}", rows.len(), counted.join(", ")),
+    };
+    let sentence = match answer {
+        Compared::Worse => {
+            format!("worse: {names}: {} ({counted})", first(answer).unwrap_or_default())
+        }
+        Compared::Better => {
+            format!("better: {names}: {} ({counted})", first(answer).unwrap_or_default())
+        }
+        Compared::Same => format!("same: {names}: {counted}"),
+        Compared::CantTell => {
+            let hint = match open > 0 && worse + better == 0 && same > 0 {
+                true => "; nothing is worse as far as it can be told",
+                false => "",
+            };
+            format!("can't tell: {names}: {counted}{hint}")
+        }
+    };
+    (answer, sentence)
+}
