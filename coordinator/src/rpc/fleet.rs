@@ -39,7 +39,12 @@ impl Fleet for FleetService {
         self.services.tasks.spawn(
             async move {
                 if let Err(status) = session::run(&services, inbound, &outbound).await {
-                    tracing::warn!(%status, "the session ended");
+                    // Unavailable is our own word for "we end", which is no trouble.
+                    if status.code() == tonic::Code::Unavailable {
+                        tracing::info!(%status, "the session ended");
+                    } else {
+                        tracing::warn!(%status, "the session ended");
+                    }
                     // An agent that is gone hears nothing, and that is fine.
                     let _ = outbound.send(Err(status)).await;
                 }
