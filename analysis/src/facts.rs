@@ -4,9 +4,10 @@ use crate::budgets::{Measured, budgets};
 use crate::checks::{Unmet, unmet};
 use crate::evidence::{JobEvidence, RunEvidence};
 use crate::leaks::{PhaseLeaks, errors, leaks};
-use crate::ledger::{Entry, ledger};
+use crate::ledger::{COVERAGE_FLOOR, Entry, covered, ledger};
 use crate::result::Verdict;
 use crate::rounds::{Allowances, PhaseRounds, allowances, named, rounds};
+use crate::sites::{PhaseSites, sites};
 use pgsoak_proto::evidence::MemcheckError;
 use pgsoak_proto::job::{Arm, Outcome, Tool};
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ pub struct Facts<'a> {
     pub leaks: Vec<PhaseLeaks>,
     /// Of memcheck, with a frame of the extension.
     pub errors: Vec<MemcheckError>,
+    /// Of heaptrack, by phase; empty where its coverage is below the floor.
+    pub sites: Vec<PhaseSites>,
     /// Budgets, and figures without one.
     pub measured: Vec<Measured>,
     /// Checks that did not hold.
@@ -133,6 +136,10 @@ fn facts<'a>(
     let rounds = rounds(job, controls);
     Facts {
         leaks: leaks(job),
+        sites: match covered(job) {
+            Some(share) if share >= COVERAGE_FLOOR => sites(job),
+            _ => Vec::new(),
+        },
         errors: errors(job),
         measured: budgets(job, &rounds),
         unmet: unmet(job),

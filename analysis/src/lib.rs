@@ -2,7 +2,7 @@
 //!
 //! Floors, lowest first: `result` (what programs read), `stats`, `figures` (for people) · `trend` (growth over time) · `judge` (series from
 //! anywhere) · `stack` (names, fingerprints, owners) · `valgrind` (text to records) · `evidence` (frames to what a verdict reads) ·
-//! `rounds` · `leaks`, `budgets`, `checks`, `ledger` (one line of evidence each) · `facts` (all lines of all jobs) · `over_time`
+//! `rounds` · `leaks`, `budgets`, `checks`, `ledger` (one line of evidence each) · `sites` (heaptrack, massif) · `facts` (all lines of all jobs) · `over_time`
 //! (growth of processes) · `compare` (candidate
 //! against baseline) · `verdict` (their combination) · `report`.
 
@@ -21,6 +21,7 @@ pub mod over_time;
 pub mod report;
 pub mod result;
 pub mod rounds;
+pub mod sites;
 pub mod stack;
 pub mod stats;
 pub mod trend;

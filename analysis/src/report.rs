@@ -11,7 +11,9 @@ mod table;
 pub use html::to_html;
 pub use junit::to_junit;
 pub use markdown::to_markdown;
-pub use table::{Table, budgets, comparisons, environment, findings, jobs};
+pub use table::{Table, budgets, comparisons, environment, findings, holders, jobs};
+
+use table::HOLDERS;
 
 use crate::result::{Finding, RunResult, Verdict};
 use crate::verdict::decides;

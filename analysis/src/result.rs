@@ -76,6 +76,9 @@ pub struct RunResult {
     /// Candidate against baseline, where the plan has both; in the order of the plan.
     #[serde(default)]
     pub comparisons: Vec<Comparison>,
+    /// Who holds most at the peak, of jobs under heaptrack and massif; in the order of the plan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Holders>,
     /// In the order of the plan.
     pub jobs: Vec<JobResult>,
     /// Version of the judging engine.
@@ -207,6 +210,46 @@ pub struct Comparison {
     /// Why, where it is not plain.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+/// Allocation sites that hold most when a session is at its peak.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Holders {
+    /// The workload.
+    pub workload: String,
+    /// `heaptrack` or `massif`.
+    pub tool: Tool,
+    /// The build.
+    pub build: String,
+    /// The arm.
+    pub arm: Arm,
+    /// The session with the highest peak: 0 main, 1 and up: worker.
+    pub session: u32,
+    /// Most bytes of malloc that it had at once.
+    pub peak_bytes: u64,
+    /// Calls over its life; 0 under massif.
+    pub allocations: u64,
+    /// Of these, freed before the next allocation.
+    pub temporary: u64,
+    /// The extension's first, then by bytes.
+    pub sites: Vec<Holder>,
+}
+
+/// What one place in the code holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Who made it.
+    pub owner: Owner,
+    /// The function to look at.
+    pub function: String,
+    /// "file.c:12"; empty: not known.
+    pub place: String,
+    /// At the session's peak.
+    pub peak_bytes: u64,
+    /// Calls over the session's life; 0 under massif.
+    pub allocations: u64,
+    /// Of these, freed before the next allocation.
+    pub temporary: u64,
 }
 
 /// One job and its ledger.

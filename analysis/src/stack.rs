@@ -170,12 +170,24 @@ pub fn is_allocator(frame: &StackFrame) -> bool {
     )
 }
 
-/// Whether a normalised name is of Rust's own library (std, alloc, core and what they are built of).
+/// Whether a normalised name is of Rust's own library (std, alloc, core and what they are built of) or of pgrx, which stands between
+/// an extension and the server.
 pub fn is_rust_library(function: &str) -> bool {
     let path = function.trim_start_matches(['<', '&', '[', '(']);
-    ["alloc::", "core::", "std::", "hashbrown::", "__rust_", "__rdl_", "__rg_", "rustc_"]
-        .iter()
-        .any(|prefix| path.starts_with(prefix))
+    [
+        "alloc::",
+        "core::",
+        "std::",
+        "hashbrown::",
+        "__rust_",
+        "__rdl_",
+        "__rg_",
+        "rustc_",
+        "pgrx::",
+        "pgrx_pg_sys::",
+    ]
+    .iter()
+    .any(|prefix| path.starts_with(prefix))
 }
 
 fn without_hash(name: &str) -> &str {

@@ -7,6 +7,7 @@
 mod cause;
 mod findings;
 mod sentence;
+mod sites;
 mod trends;
 
 use crate::compare::compare;
@@ -15,6 +16,7 @@ use crate::facts::{Facts, gather};
 use crate::ledger::job_result;
 use crate::over_time::{OverTime, over_time};
 use crate::result::{BudgetResult, Detects, EvidenceKind, Finding, Owner, RunResult, Verdict};
+use crate::sites::holders;
 use pgsoak_proto::job::{Arm, Tool};
 
 /// Version of the judging engine; stands in every result, so that a replay knows what it repeats.
@@ -65,6 +67,7 @@ pub fn judge(evidence: &RunEvidence) -> RunResult {
         findings: found,
         budgets,
         comparisons,
+        holders: all.iter().filter_map(|facts| holders(facts.job)).collect(),
         jobs: evidence.jobs.iter().map(job_result).collect(),
         engine: ENGINE,
     }

@@ -18,6 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["rounds", "trend"],
     &["judge"],
     &["leaks", "budgets", "checks", "ledger"],
+    &["sites"],
     &["facts"],
     &["over_time"],
     &["compare"],

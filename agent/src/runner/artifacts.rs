@@ -32,6 +32,11 @@ pub struct KeepError {
 /// Returns how many files were left out for it, and what failed.
 pub fn keep(files: &[PathBuf], artifacts: &Path) -> (usize, Vec<KeepError>) {
     let (mut total, mut left_out, mut failed) = (0_u64, 0, Vec::new());
+    if let Err(source) = std::fs::create_dir_all(artifacts) {
+        let to = artifacts.to_owned();
+        failed.push(KeepError { from: to.clone(), to, source });
+        return (left_out, failed);
+    }
     for from in files {
         let Some(name) = from.file_name() else { continue };
         let bytes = from.metadata().map(|meta| meta.len().min(MAX_FILE_BYTES)).unwrap_or(0);
@@ -92,7 +97,6 @@ mod tests {
         std::fs::write(&empty, "").unwrap();
         let missing = dir.path().join("missing.log");
         let to = dir.path().join("artifacts");
-        std::fs::create_dir(&to).unwrap();
         let (left_out, failed) = keep(&[log, empty, missing], &to);
         assert!(left_out == 0 && failed.is_empty(), "{failed:?}");
         assert_eq!(kept(&to.join("server.log.zst")), "one\ntwo\n");

@@ -1,7 +1,8 @@
 //! One page that needs nothing else: no script, no font, no image from anywhere.
 
 use crate::report::{
-    Table, budgets, comparisons, detects, environment, findings, jobs, matter, place, word,
+    HOLDERS, Table, budgets, comparisons, detects, environment, findings, holders, jobs, matter,
+    place, word,
 };
 use crate::result::{Finding, RunResult, Verdict};
 
@@ -42,6 +43,7 @@ pub fn to_html(result: &RunResult) -> String {
     for finding in &result.findings {
         told(&mut text, finding);
     }
+    section(&mut text, HOLDERS, &holders(result));
     section(&mut text, "Jobs", &jobs(result));
     section(&mut text, "Environment", &environment(result));
     for job in result.jobs.iter().filter(|job| !job.server_log_tail.trim().is_empty()) {

@@ -1,7 +1,8 @@
 //! What `pgsoak report` prints. Reads well as plain text too.
 
 use crate::report::{
-    Table, budgets, comparisons, detects, environment, findings, jobs, matter, place, word,
+    HOLDERS, Table, budgets, comparisons, detects, environment, findings, holders, jobs, matter,
+    place, word,
 };
 use crate::result::{Finding, RunResult, Verdict};
 
@@ -22,6 +23,7 @@ pub fn to_markdown(result: &RunResult) -> String {
     section(&mut text, "Budgets", "", &budgets(result));
     section(&mut text, "Release against release", &against(result), &comparisons(result));
     section_of_findings(&mut text, result);
+    section(&mut text, HOLDERS, "", &holders(result));
     section(&mut text, "Jobs", "", &jobs(result));
     section(&mut text, "Environment", "", &environment(result));
     section_of_logs(&mut text, result);

@@ -3,7 +3,7 @@
 use crate::figures::{bytes_text, number_text, rate_text, time_text};
 use crate::report::word;
 use crate::result::{
-    BudgetResult, Compared, Comparison, EvidenceKind, Finding, JobResult, RunResult,
+    BudgetResult, Compared, Comparison, EvidenceKind, Finding, Holders, JobResult, RunResult,
 };
 use pgsoak_proto::job::Arm;
 
@@ -98,6 +98,52 @@ fn growth_text(finding: &Finding) -> String {
     .flatten()
     .collect();
     if parts.is_empty() { "–".to_owned() } else { parts.join(", ") }
+}
+
+/// Title of the table of [`holders`].
+pub(crate) const HOLDERS: &str = "Allocation sites that hold most at the peak";
+
+/// Jobs under heaptrack and massif, a few sites each: the extension's first. The candidate's jobs come before the others.
+pub fn holders(result: &RunResult) -> Table {
+    let mut ordered: Vec<&Holders> = result.holders.iter().collect();
+    ordered.sort_by_key(|holders| holders.arm);
+    let rows = ordered.into_iter().flat_map(|holders| {
+        let session = match holders.session {
+            0 => "main".to_owned(),
+            worker => format!("worker {worker}"),
+        };
+        let whole = bytes_text(crate::stats::bytes(holders.peak_bytes));
+        holders.sites.iter().enumerate().map(move |(number, site)| {
+            let first = |text: String| if number == 0 { text } else { String::new() };
+            let place =
+                if site.place.is_empty() { String::new() } else { format!(" ({})", site.place) };
+            let calls = match site.allocations {
+                0 => "–".to_owned(),
+                calls => number_text(calls),
+            };
+            vec![
+                first(format!("{} ({})", holders.workload, holders.tool)),
+                first(format!("{session}, {whole}")),
+                bytes_text(crate::stats::bytes(site.peak_bytes)),
+                format!("{}{place}", site.function),
+                format!("{:?}", site.owner).to_lowercase(),
+                calls,
+                first(build(&holders.build, holders.arm)),
+            ]
+        })
+    });
+    Table {
+        columns: vec![
+            "Workload",
+            "Session at its peak",
+            "Holds",
+            "Site",
+            "Owner",
+            "Calls",
+            "Build",
+        ],
+        rows: rows.collect(),
+    }
 }
 
 /// The word for a line of evidence.

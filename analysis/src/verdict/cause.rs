@@ -5,6 +5,7 @@
 //! | malloc outside contexts | the extension keeps about that much | the rounds' finding, with memcheck's stack and exact figure |
 //! | malloc outside contexts | the extension loses about that much | memcheck's finding, the rounds agree |
 //! | malloc outside contexts | malloc sees none of it | the rounds' finding, as "outside malloc": look for mmap |
+//! | malloc outside contexts | (heaptrack) a site of the extension holds about that much more | the rounds' finding, with the site's stack and exact figure |
 //! | a context | blocks of contexts, asked for by the extension, are kept | the rounds' finding, with memcheck's stack |
 
 use crate::facts::Facts;
@@ -12,6 +13,7 @@ use crate::figures::rate_text;
 use crate::result::{EvidenceKind, Finding, Owner, Verdict};
 use crate::rounds::OUTSIDE_CONTEXTS;
 use crate::verdict::findings::Found;
+use crate::verdict::sites;
 use pgsoak_proto::evidence::LeakKind;
 use std::collections::BTreeMap;
 
@@ -109,8 +111,12 @@ fn agreed(mut found: Vec<Found>, all: &[Facts<'_>]) -> Vec<Found> {
     }
     for mut grown in rounds {
         if !agree(&mut grown.finding, &mut records, all) {
+            sites::agree(&mut grown.finding, &mut rest, all);
             rest.push(grown);
         }
+    }
+    for record in &mut records {
+        sites::confirm(&mut record.finding, &mut rest);
     }
     rest.append(&mut records);
     rest
@@ -139,7 +145,7 @@ fn agree(grown: &mut Finding, records: &mut Vec<Found>, all: &[Facts<'_>]) -> bo
         {
             grown.subject = OUTSIDE_MALLOC.to_owned();
             grown.message.push_str(&format!(
-                " memcheck of the same workload sees {} per operation: this is not malloc's, look for mmap.",
+                " The tools that watch malloc see {} per operation of it in the same workload: it is not malloc's, look for mmap.",
                 rate_text(seen)
             ));
         }
@@ -189,7 +195,8 @@ fn is_of_contexts(finding: &Finding) -> bool {
     })
 }
 
-/// What memcheck of the same workload, build and phase sees grow per operation, over all kinds and owners; `None`: it did not look.
+/// What memcheck and heaptrack of the same workload, build and phase see grow per operation, over all kinds and owners; `None`: neither
+/// looked.
 fn malloc_sees(grown: &Finding, all: &[Facts<'_>]) -> Option<f64> {
     let mut by_job: BTreeMap<usize, f64> = BTreeMap::new();
     for (at, facts) in all.iter().enumerate() {
@@ -207,5 +214,6 @@ fn malloc_sees(grown: &Finding, all: &[Facts<'_>]) -> Option<f64> {
             by_job.insert(at, leaks.all_bytes_per_operation);
         }
     }
-    by_job.into_values().max_by(f64::total_cmp)
+    let by_sites = sites::seen(grown, all).map(|sites| sites.all_bytes_per_operation);
+    by_job.into_values().chain(by_sites).max_by(f64::total_cmp)
 }

@@ -8,6 +8,7 @@ use crate::over_time::OverTime;
 use crate::result::{EvidenceKind, Finding, Owner, Verdict};
 use crate::rounds::{Leak, PhaseRounds, Shape, Subject, named};
 use crate::stack::{fingerprint, normal_stack, owner, telling_frame};
+use crate::verdict::sites::of_sites;
 use pgsoak_proto::evidence::{LeakKind, PhaseKind};
 use pgsoak_proto::job::{Arm, BuildRef, Outcome, Tool};
 
@@ -38,6 +39,7 @@ pub(crate) fn findings(all: &[Facts<'_>], grown: &[OverTime]) -> Vec<Found> {
         };
         of_rounds(facts, all, is_covered, &mut found);
         of_leaks(facts, all, &mut found);
+        of_sites(facts, &mut found);
         of_errors(facts, &mut found);
         of_budgets(facts, &mut found);
         of_checks(facts, &mut found);
@@ -512,6 +514,7 @@ fn of_ledger(facts: &Facts<'_>, found: &mut Vec<Found>) {
 fn of_nothing(facts: &Facts<'_>, found: &mut Vec<Found>) {
     let judged = facts.rounds.iter().any(|rounds| rounds.judged > 0)
         || !facts.leaks.is_empty()
+        || facts.job.attempt.site_digests.iter().any(|digest| digest.session.is_some())
         || facts.measured.iter().any(|measured| measured.budget.is_some())
         || (facts.job.spec.tool == Tool::Memcheck && !facts.job.attempt.memcheck_errors.is_empty())
         || !facts.unmet.is_empty()

@@ -16,3 +16,4 @@ mod reports;
 mod robust;
 mod rounds;
 mod sets;
+mod sites;

@@ -310,8 +310,8 @@ fn a_server_without_the_contexts_view_is_judged_by_its_pages() {
 
 #[test]
 fn under_a_tool_only_contexts_count() {
-    let quiet = judged(vec![job(Tool::Heaptrack, Arm::Candidate, 1, 20, outside(500))]);
+    let quiet = judged(vec![job(Tool::Massif, Arm::Candidate, 1, 20, outside(500))]);
     assert_eq!(quiet.verdict, Verdict::Pass, "{}", quiet.sentence);
-    let loud = judged(vec![job(Tool::Heaptrack, Arm::Candidate, 1, 20, palloc_in_top)]);
+    let loud = judged(vec![job(Tool::Massif, Arm::Candidate, 1, 20, palloc_in_top)]);
     assert_eq!(loud.verdict, Verdict::Fail);
 }

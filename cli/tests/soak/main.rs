@@ -5,5 +5,6 @@
 mod daemons;
 mod faults;
 mod support;
+mod tools;
 mod trouble;
 mod tviews;

@@ -172,6 +172,7 @@ fn unjudged(run: &RunSnapshot, error: &JudgeError) -> RunResult {
         findings: Vec::new(),
         budgets: Vec::new(),
         comparisons: Vec::new(),
+        holders: Vec::new(),
         jobs: Vec::new(),
         engine: verdict::ENGINE,
     }
