@@ -1,6 +1,6 @@
 //! The `pgsoak` binary: parses the command line, runs one verb, turns its answer into an exit code.
 //!
-//! Floors, lowest first: `exit`, `folders` · `args` · `connect`, `plan_files`, `embedded` · `show` (tables, progress) · `verbs`.
+//! Floors, lowest first: `exit`, `folders`, `args` · `connect`, `plan_files` · `embedded` · `show` (tables, progress) · `verbs`.
 
 mod args;
 mod connect;

@@ -23,7 +23,12 @@ pub async fn run(args: CoordinatorArgs) -> anyhow::Result<u8> {
         verbs::print(&format!("coordinator: listening on unix:{}\n", socket.display()))?;
     }
     verbs::print(&format!("coordinator: data in {}\n", dir.display()))?;
-    stop_asked().await?;
+    tokio::select! {
+        asked = stop_asked() => asked?,
+        () = running.failed() => {
+            anyhow::bail!("the coordinator cannot go on: its data in {} cannot be written (is the disk full?)", dir.display());
+        }
+    }
     if tokio::time::timeout(GRACE, running.shutdown()).await.is_err() {
         tracing::warn!("some connections did not end in time");
     }

@@ -111,7 +111,7 @@ async fn write_reports(
     ];
     let mut last = dir.clone();
     for (format, name) in formats {
-        let text = submit::report_text(control, run, format, false).await?;
+        let text = submit::report_text(control, run, format).await?;
         last = dir.join(name);
         fs::write(&last, text).with_context(|| format!("write {}", last.display()))?;
     }

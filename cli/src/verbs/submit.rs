@@ -96,7 +96,7 @@ pub async fn finish(
     json: bool,
     report: Option<&std::path::Path>,
 ) -> anyhow::Result<u8> {
-    let text = report_text(control, run, wire::ReportFormat::Json, false).await?;
+    let text = report_text(control, run, wire::ReportFormat::Json).await?;
     let parsed: RunResult = serde_json::from_str(&text).context("read the run's result")?;
     if json {
         verbs::print(&format!("{}\n", text.trim_end()))?;
@@ -115,9 +115,9 @@ pub async fn report_text(
     control: &mut Control,
     run: &str,
     format: wire::ReportFormat,
-    replay: bool,
 ) -> anyhow::Result<String> {
-    let request = wire::GetReportRequest { run_id: run.to_owned(), format: format.into(), replay };
+    let request =
+        wire::GetReportRequest { run_id: run.to_owned(), format: format.into(), replay: false };
     let answer = control.get_report(request).await.map_err(|status| connect::explain(&status))?;
     Ok(answer.into_inner().text)
 }
