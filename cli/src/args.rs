@@ -39,6 +39,8 @@ pub enum Verb {
     Report(ReportArgs),
     /// Print the stored samples of a run.
     Samples(SamplesArgs),
+    /// Say whether a run or a release is worse than an earlier one.
+    Compare(CompareArgs),
     /// Stop a run: no process of its jobs is left afterwards.
     Cancel(CancelArgs),
     /// List agents.
@@ -272,6 +274,27 @@ pub struct SamplesArgs {
     /// Readings of sessions at rest instead of samples.
     #[arg(long)]
     pub rounds: bool,
+    /// Where.
+    #[command(flatten)]
+    pub at: Where,
+}
+
+/// `compare`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pgsoak compare pg_tviews@0.1.0-beta.20 pg_tviews@0.1.0-beta.34    over all their stored runs\n  pgsoak compare 019a latest --json\n\nOf a run its candidate's jobs count; of a build every job that ran it as candidate or baseline.\nExit codes: 0 same or better, 1 worse, 2 can't tell."
+)]
+pub struct CompareArgs {
+    /// What came before: a run's id (or a unique part of it, or `latest`) or a build (NAME@RELEASE, dir:PATH, system, vanilla).
+    pub before: String,
+    /// What came after.
+    pub after: String,
+    /// Most runs of a build, newest first.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
     /// Where.
     #[command(flatten)]
     pub at: Where,

@@ -1,5 +1,6 @@
 //! What people see: tables of a result, live progress.
 
+pub mod comparison;
 pub mod progress;
 pub mod result;
 pub mod words;

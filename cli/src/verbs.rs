@@ -5,6 +5,7 @@ mod agents;
 mod artifacts;
 mod cancel;
 mod check;
+mod compare;
 mod coordinator;
 mod doctor;
 mod heap;
@@ -52,6 +53,7 @@ pub fn dispatch(cli: Cli) -> u8 {
             Verb::Watch(args) => watch::run(args).await,
             Verb::Report(args) => report::run(args).await,
             Verb::Samples(args) => samples::run(args).await,
+            Verb::Compare(args) => compare::run(args).await,
             Verb::Cancel(args) => cancel::run(args).await,
             Verb::Agents(args) => agents::run(args).await,
             Verb::Artifacts(args) => artifacts::run(args).await,

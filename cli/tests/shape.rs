@@ -1,4 +1,5 @@
 //! The shape of this crate: every file says what it is, and modules lean downwards only.
+#![expect(clippy::unwrap_used, reason = "helpers of a test; a failure here is the report")]
 
 use std::{
     fs,

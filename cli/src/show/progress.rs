@@ -206,7 +206,7 @@ fn summary(run: &wire::RunView) -> String {
         wire::RunStage::Running => "running",
         wire::RunStage::Cancelling => "stopping",
         wire::RunStage::Judging => "judging",
-        wire::RunStage::Finished => return format!("{}: {}", run.verdict, run.sentence),
+        wire::RunStage::Finished => return run.sentence.clone(),
         wire::RunStage::Unspecified => "?",
     };
     let share = share_done(run);

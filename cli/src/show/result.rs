@@ -28,9 +28,9 @@ pub fn text(result: &RunResult) -> String {
     jobs(result, &mut out);
     detects(result, &mut out);
     // The sentence begins with the verdict's word.
-    let word = label(result.verdict);
-    let reason = result.sentence.strip_prefix(word).unwrap_or(&result.sentence);
-    let _ = writeln!(out, "\n{}{reason}", word.to_uppercase());
+    let word = label(result.verdict).to_uppercase();
+    let reason = result.sentence.split_once(": ").map_or("", |(_, reason)| reason);
+    let _ = writeln!(out, "\n{word}: {reason}");
     out
 }
 

@@ -66,7 +66,8 @@ struct Job {
     workload: String,
     tool: String,
     build: String,
-    processes: BTreeMap<u32, ProcessAppeared>,
+    /// By attempt and number.
+    processes: BTreeMap<(u32, u32), ProcessAppeared>,
     phases: BTreeMap<u32, String>,
 }
 
@@ -95,42 +96,25 @@ pub async fn run(args: SamplesArgs) -> anyhow::Result<u8> {
                 (spec.job_id, known)
             })
             .collect();
-        let request = wire::ReadEvidenceRequest {
-            run_id: view.run_id,
-            job_id: args.job.clone().unwrap_or_default(),
-            samples_only: !args.rounds,
-        };
-        let answer =
-            control.read_evidence(request).await.map_err(|status| connect::explain(&status))?;
-        let mut stream = answer.into_inner();
+        // Twice over the evidence: a process may be sampled before its type is learnt.
         let mut out = Rows::new(args.json);
-        while let Some(stored) =
-            stream.message().await.map_err(|status| connect::explain(&status))?
-        {
-            let wire::StoredFrame { job_id, attempt, frame } = stored;
-            let Some(frame) = frame else { continue };
-            let frame = Frame::try_from(frame)?;
-            let job = jobs.entry(job_id.clone()).or_default();
-            let written = match frame.body {
-                Body::ProcessAppeared(who) => {
-                    job.processes.insert(who.process, who);
-                    Ok(())
-                }
-                Body::PhaseStarted(phase) => {
-                    job.phases.insert(phase.phase, phase.name);
-                    Ok(())
-                }
-                Body::Samples(samples) if !args.rounds => {
-                    out.samples(&job_id, attempt, job, &samples)
-                }
-                Body::AtRest(reading) if args.rounds => {
-                    out.reading(&job_id, attempt, job, &reading)
-                }
-                _ => Ok(()),
+        for is_printing in [false, true] {
+            let request = wire::ReadEvidenceRequest {
+                run_id: view.run_id.clone(),
+                job_id: args.job.clone().unwrap_or_default(),
+                samples_only: !args.rounds,
             };
-            if let Err(error) = written {
-                // `| head` is no failure.
-                return if is_broken_pipe(&error) { Ok(exit::PASS) } else { Err(error) };
+            let answer =
+                control.read_evidence(request).await.map_err(|status| connect::explain(&status))?;
+            let mut stream = answer.into_inner();
+            while let Some(stored) =
+                stream.message().await.map_err(|status| connect::explain(&status))?
+            {
+                let written = take(stored, &mut jobs, args.rounds, is_printing.then_some(&mut out));
+                if let Err(error) = written {
+                    // `| head` is no failure.
+                    return if is_broken_pipe(&error) { Ok(exit::PASS) } else { Err(error) };
+                }
             }
         }
         match out.flush() {
@@ -139,6 +123,34 @@ pub async fn run(args: SamplesArgs) -> anyhow::Result<u8> {
         }
     })
     .await
+}
+
+/// Learns from one frame, or prints it.
+fn take(
+    stored: wire::StoredFrame,
+    jobs: &mut HashMap<String, Job>,
+    rounds: bool,
+    out: Option<&mut Rows>,
+) -> anyhow::Result<()> {
+    let wire::StoredFrame { job_id, attempt, frame } = stored;
+    let Some(frame) = frame else { return Ok(()) };
+    let job = jobs.entry(job_id.clone()).or_default();
+    match (Frame::try_from(frame)?.body, out) {
+        (Body::ProcessAppeared(who), None) => {
+            job.processes.insert((attempt, who.process), who);
+        }
+        (Body::PhaseStarted(phase), None) => {
+            job.phases.insert(phase.phase, phase.name);
+        }
+        (Body::Samples(samples), Some(out)) if !rounds => {
+            out.samples(&job_id, attempt, job, &samples)?
+        }
+        (Body::AtRest(reading), Some(out)) if rounds => {
+            out.reading(&job_id, attempt, job, &reading)?
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Writes rows to standard output.
@@ -193,7 +205,7 @@ impl Rows {
                 if process.rss_anon_kib.get(at).is_none() {
                     continue;
                 }
-                let who = job.processes.get(&process.process);
+                let who = job.processes.get(&(attempt, process.process));
                 #[expect(clippy::cast_precision_loss, reason = "microseconds of days fit")]
                 let elapsed_s = *elapsed_us as f64 / 1e6;
                 self.row(&SampleRow {

@@ -25,7 +25,7 @@ pub async fn run(args: OneRun) -> anyhow::Result<u8> {
         }
         let mut progress = Progress::new(false);
         let view = submit::follow(control, &run, &mut progress).await?;
-        verbs::print(&format!("{}: {}\n", view.verdict, view.sentence))?;
+        verbs::print(&format!("{}\n", view.sentence))?;
         Ok(exit::PASS)
     })
     .await

@@ -86,9 +86,16 @@ fn every_verb_works_against_daemons() {
     assert_eq!(report(&daemons, run), result);
     let csv = stdout(&mut daemons.ask(&["samples", "latest", "--csv"]));
     assert!(csv.starts_with("job,attempt,workload") && csv.contains(",client backend,"), "{csv}");
+    assert!(!csv.contains(",unknown,"), "every process of a run of seconds is known at its end");
     assert!(ticks(&daemons, run) > 20);
     let rounds = stdout(&mut daemons.ask(&["samples", run, "--rounds"]));
     assert!(rounds.lines().count() > 12, "{rounds}");
+    let artifacts = stdout(&mut daemons.ask(&["artifacts", run, "--json"]));
+    assert!(artifacts.contains("server.log"), "{artifacts}");
+    let to = daemons.dir.path().join("artifacts");
+    stdout(&mut daemons.ask(&["artifacts", run, "--to", text(&to)]));
+    let fetched = std::fs::read_dir(&to).unwrap().next().unwrap().unwrap().path();
+    assert!(fetched.join("server.log.zst").metadata().unwrap().len() > 0);
     // Judging the stored evidence again gives the same bytes.
     let once = stdout(&mut daemons.ask(&["report", run, "--json"]));
     let again = stdout(&mut daemons.ask(&["report", run, "--json", "--replay"]));

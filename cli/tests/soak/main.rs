@@ -2,6 +2,12 @@
 //!
 //! One test binary, one file per subject. What a test needs is built by `make builds`; what is missing fails, it is never skipped.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests; a failure here is the report"
+)]
+
 mod daemons;
 mod faults;
 mod support;

@@ -1,0 +1,1 @@
+//! `pgsoak backup` and `pgsoak coordinator --check`.

@@ -1,0 +1,152 @@
+//! Processes that are stopped (SIGSTOP) as a suspended machine, a debugger or a hung disk stops them.
+
+use crate::evidence::{self, Attempt};
+use crate::fleet::{Fleet, signal};
+use crate::support::{stdout, wait_for};
+use pgsoak_proto::wire::JobPlace;
+use rustix::process::Signal;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Longer than the lease (30 s).
+const STOPPED: Duration = Duration::from_secs(40);
+
+fn only(fleet: &Fleet, run: &str) -> Attempt {
+    let mut stored = evidence::stored(&fleet.url(), run);
+    assert_eq!(stored.len(), 1, "one job, one attempt");
+    stored.pop_first().unwrap().1
+}
+
+#[test]
+fn a_coordinator_that_stands_still_longer_than_the_lease_costs_nothing() {
+    let mut fleet = Fleet::new(1, 1);
+    fleet.start();
+    let run = fleet.submit(&fleet.plan(60, 1, ""));
+    fleet.wait_for_samples(&run);
+    fleet.coordinator.signal(Signal::STOP);
+    thread::sleep(STOPPED);
+    fleet.coordinator.signal(Signal::CONT);
+    assert_eq!(fleet.verdict(&run), "pass", "{:#}", fleet.report(&run));
+    let report = fleet.report(&run);
+    assert_eq!(report["jobs"][0]["attempts"], 1);
+    let attempt = only(&fleet, &run);
+    attempt.check_complete();
+    assert_eq!(attempt.gaps(), 0);
+    fleet.check_nothing_left();
+}
+
+#[test]
+fn a_daemon_that_stands_still_is_unreachable_and_costs_nothing() {
+    let mut fleet = Fleet::new(1, 1);
+    fleet.start();
+    let run = fleet.submit(&fleet.plan(60, 1, ""));
+    fleet.wait_for_samples(&run);
+    fleet.agents[0].signal(Signal::STOP);
+    wait_for("the job to be unreachable", Duration::from_secs(60), || {
+        let view = evidence::view(&fleet.url(), &run);
+        (view.jobs[0].place() == JobPlace::Unreachable).then_some(())
+    });
+    fleet.agents[0].signal(Signal::CONT);
+    assert_eq!(fleet.verdict(&run), "pass", "{:#}", fleet.report(&run));
+    let attempt = only(&fleet, &run);
+    attempt.check_complete();
+    assert_eq!(attempt.gaps(), 0);
+    fleet.check_nothing_left();
+}
+
+#[test]
+fn a_runner_that_stands_still_leaves_a_counted_gap() {
+    let mut fleet = Fleet::new(1, 1);
+    fleet.start();
+    let run = fleet.submit(&fleet.plan(60, 1, ""));
+    fleet.wait_for_samples(&run);
+    let runner = fleet.runner(0);
+    signal(runner, Signal::STOP);
+    thread::sleep(STOPPED);
+    signal(runner, Signal::CONT);
+    let verdict = fleet.verdict(&run);
+    let report = fleet.report(&run);
+    let attempt = only(&fleet, &run);
+    attempt.check_complete();
+    let least = u64::try_from(STOPPED.as_millis() / 200).unwrap() * 9 / 10;
+    assert!(attempt.gaps() >= least, "{} ticks are counted as missing", attempt.gaps());
+    let samples = &report["jobs"][0]["samples"];
+    assert_eq!(samples["gaps"], attempt.gaps(), "{samples}");
+    // More than a fifth of the ticks is missing.
+    assert_eq!(verdict, "inconclusive", "{report:#}");
+    assert!(report.to_string().contains("samples"), "{report:#}");
+    fleet.check_nothing_left();
+}
+
+#[test]
+fn a_stopped_server_can_be_cancelled() {
+    let mut fleet = Fleet::new(1, 1);
+    fleet.start();
+    let run = fleet.submit(&fleet.plan(300, 1, ""));
+    fleet.wait_for_samples(&run);
+    signal(fleet.postmaster(0), Signal::STOP);
+    let since = Instant::now();
+    stdout(&mut fleet.ask(&["cancel", &run, "--wait", "--json"]));
+    assert!(since.elapsed() < Duration::from_secs(90), "{:?}", since.elapsed());
+    fleet.check_nothing_left();
+    let report = fleet.report(&run);
+    assert_eq!(report["jobs"][0]["outcome"], "cancelled", "{report:#}");
+    only(&fleet, &run).check_whole();
+}
+
+#[test]
+fn a_stopped_runner_can_be_cancelled() {
+    let mut fleet = Fleet::new(1, 1);
+    fleet.start();
+    let run = fleet.submit(&fleet.plan(300, 1, ""));
+    fleet.wait_for_samples(&run);
+    signal(fleet.runner(0), Signal::STOP);
+    let since = Instant::now();
+    stdout(&mut fleet.ask(&["cancel", &run, "--wait", "--json"]));
+    assert!(since.elapsed() < Duration::from_secs(90), "{:?}", since.elapsed());
+    fleet.check_nothing_left();
+    let report = fleet.report(&run);
+    assert_eq!(report["jobs"][0]["outcome"], "cancelled", "{report:#}");
+    only(&fleet, &run).check_whole();
+}
+
+#[test]
+fn a_postmaster_that_stands_still_at_the_end_ends_the_job_with_a_sentence() {
+    let mut fleet = Fleet::new(1, 1);
+    fleet.start();
+    let run = fleet.submit(&fleet.plan(20, 1, ""));
+    fleet.wait_for_samples(&run);
+    // Its sessions go on; it cannot shut down.
+    signal(fleet.postmaster(0), Signal::STOP);
+    let verdict = fleet.verdict(&run);
+    let report = fleet.report(&run);
+    assert_ne!(verdict, "pass", "{report:#}");
+    let reason = report["jobs"][0]["reason"].as_str().unwrap();
+    assert!(!reason.is_empty(), "{report:#}");
+    println!("postmaster stopped: {verdict}, {}: {reason}", report["jobs"][0]["outcome"]);
+    only(&fleet, &run).check_whole();
+    fleet.check_nothing_left();
+}
+
+#[test]
+fn a_killed_runner_is_told_from_a_killed_server() {
+    let mut fleet = Fleet::new(1, 1);
+    fleet.start();
+    let plan = fleet.plan(300, 1, "");
+    for (who, outcome, verdict) in
+        [("runner", "infrastructure", "invalid"), ("postmaster", "failed", "fail")]
+    {
+        let run = fleet.submit(&plan);
+        fleet.wait_for_samples(&run);
+        let pid = if who == "runner" { fleet.runner(0) } else { fleet.postmaster(0) };
+        signal(pid, Signal::KILL);
+        assert_eq!(fleet.verdict(&run), verdict, "{who}: {:#}", fleet.report(&run));
+        let report = fleet.report(&run);
+        assert_eq!(report["jobs"][0]["outcome"], outcome, "{report:#}");
+        println!("{who} killed: {}", report["jobs"][0]["reason"]);
+        only(&fleet, &run).check_whole();
+        fleet.check_nothing_left();
+    }
+}
