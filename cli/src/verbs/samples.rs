@@ -143,10 +143,10 @@ fn take(
             job.phases.insert(phase.phase, phase.name);
         }
         (Body::Samples(samples), Some(out)) if !rounds => {
-            out.samples(&job_id, attempt, job, &samples)?
+            out.samples(&job_id, attempt, job, &samples)?;
         }
         (Body::AtRest(reading), Some(out)) if rounds => {
-            out.reading(&job_id, attempt, job, &reading)?
+            out.reading(&job_id, attempt, job, &reading)?;
         }
         _ => {}
     }

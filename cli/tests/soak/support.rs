@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::{
     fs,
+    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -237,7 +238,7 @@ impl Daemons {
 impl Drop for Daemons {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("{}", self.logs());
+            let _ = writeln!(std::io::stderr(), "{}", self.logs());
         }
         for child in [&mut self.agent, &mut self.coordinator].into_iter().flatten() {
             let pid = rustix::process::Pid::from_child(child);
