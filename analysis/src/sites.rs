@@ -144,9 +144,11 @@ pub fn sites(job: &JobEvidence) -> Vec<PhaseSites> {
         .collect()
 }
 
+/// A stack in one session: its bytes at the digest's marks, and the first site that has it.
+type Shown<'a> = (&'a Marked<'a>, Vec<u64>, &'a AllocationSite);
+
 fn phase_sites(phase: &str, marked: &[Marked<'_>], image: &ExtensionImage) -> PhaseSites {
-    let mut grown: BTreeMap<String, Vec<(&Marked<'_>, Vec<u64>, &AllocationSite)>> =
-        BTreeMap::new();
+    let mut grown: BTreeMap<String, Vec<Shown<'_>>> = BTreeMap::new();
     let (mut intervals, mut operations, mut whole) = (0, 0_u64, 0.0);
     for of_session in marked {
         let live: Vec<u64> = of_session.digest.marks.iter().map(|mark| mark.live_bytes).collect();
@@ -192,7 +194,7 @@ fn phase_sites(phase: &str, marked: &[Marked<'_>], image: &ExtensionImage) -> Ph
 
 fn site_growth(
     fingerprint: String,
-    of_sessions: &[(&Marked<'_>, Vec<u64>, &AllocationSite)],
+    of_sessions: &[Shown<'_>],
     image: &ExtensionImage,
 ) -> Option<SiteGrowth> {
     let stack = &of_sessions.first()?.2.stack;
@@ -272,7 +274,8 @@ pub fn holders(job: &JobEvidence) -> Option<Holders> {
         .iter()
         .filter(|digest| digest.session.is_some() && !digest.sites.is_empty())
         .max_by_key(|digest| {
-            let own = digest.sites.iter().filter(|site| owner(&site.stack, &image) == Owner::Extension);
+            let own =
+                digest.sites.iter().filter(|site| owner(&site.stack, &image) == Owner::Extension);
             let held = own.fold(0_u64, |sum, site| sum.saturating_add(site.peak_bytes));
             (held, digest.peak_bytes, std::cmp::Reverse(digest.process))
         })?;

@@ -140,7 +140,9 @@ pub fn telling_frame<'a>(
 ) -> Option<&'a StackFrame> {
     let own = || stack.iter().filter(|frame| image.owns(frame));
     own()
-        .find(|frame| !is_rust_library(&normal_function(&frame.function)))
+        .find(|frame| {
+            !is_rust_library(&normal_function(&frame.function)) && !is_dependency(&frame.file)
+        })
         .or_else(|| own().next())
         .or_else(|| stack.iter().find(|frame| !is_allocator(frame)))
         .or_else(|| stack.first())
@@ -188,6 +190,41 @@ pub fn is_rust_library(function: &str) -> bool {
     ]
     .iter()
     .any(|prefix| path.starts_with(prefix))
+}
+
+/// A source file's path without what differs between hosts: `library/alloc/src/vec/mod.rs`, `pgrx-0.17.0/src/spi.rs`, `src/refresh.rs`; else the
+/// name alone.
+pub fn short_file(path: &str) -> String {
+    let after = |part: &str| path.rsplit_once(part).and_then(|(_, rest)| rest.split_once('/'));
+    if let Some((_, rest)) = after("/rustc/").or_else(|| after("/registry/src/")) {
+        return rest.to_owned();
+    }
+    if let Some((_, rest)) = path.split_once("/rust/deps/") {
+        return rest.to_owned();
+    }
+    if let Some((before, rest)) = path.rsplit_once("/out/")
+        && let Some((_, package)) = before.rsplit_once("/build/")
+    {
+        let package = package.rsplit_once('-').map_or(package, |(name, _)| name);
+        return format!("{package}/out/{rest}");
+    }
+    let name = || path.rsplit('/').next().unwrap_or_default().to_owned();
+    let is_rust = path.ends_with(".rs");
+    match path.rsplit_once("/src/") {
+        Some((_, rest)) if is_rust => format!("src/{rest}"),
+        None if is_rust && path.starts_with("src/") => path.to_owned(),
+        _ => name(),
+    }
+}
+
+/// Whether a file, as [`short_file`] gives it, is of Rust's library or of a crate that was fetched or generated.
+pub fn is_dependency(file: &str) -> bool {
+    let Some((folder, rest)) = file.split_once('/') else { return false };
+    let version = folder.rsplit('-').next().unwrap_or_default();
+    folder == "library"
+        || rest.starts_with("out/")
+        || (version.len() < folder.len()
+            && version.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 fn without_hash(name: &str) -> &str {
@@ -267,6 +304,27 @@ mod tests {
 
     fn frame(function: &str, module: &str) -> StackFrame {
         StackFrame { function: function.into(), module: module.into(), ..StackFrame::default() }
+    }
+
+    #[test]
+    fn files_lose_what_differs_between_hosts() {
+        for (path, short, is_foreign) in [
+            ("/rustc/59807616e1fa/library/alloc/src/alloc.rs", "library/alloc/src/alloc.rs", true),
+            (
+                "/root/.cargo/registry/src/index-1/pgrx-0.17.0/src/spi.rs",
+                "pgrx-0.17.0/src/spi.rs",
+                true,
+            ),
+            ("/rust/deps/hashbrown-0.16.1/src/raw.rs", "hashbrown-0.16.1/src/raw.rs", true),
+            ("/c/release/build/pgrx-pg-sys-d28793/out/pg18.rs", "pgrx-pg-sys/out/pg18.rs", true),
+            ("/home/x/pg_tviews/src/refresh/main.rs", "src/refresh/main.rs", false),
+            ("src/lib.rs", "src/lib.rs", false),
+            ("./build/../src/backend/utils/mmgr/aset.c", "aset.c", false),
+            ("", "", false),
+        ] {
+            assert_eq!(short_file(path), short);
+            assert_eq!(is_dependency(short), is_foreign, "{short}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Marks {
         } else if !self.is_last_kept {
             self.all.pop();
         }
-        self.is_last_kept = mark.round % self.step.max(1) == 0;
+        self.is_last_kept = mark.round.is_multiple_of(self.step.max(1));
         self.all.push((offset, mark));
         let of_phase = |(_, other): &&(u64, SiteMark)| other.phase == mark.phase;
         if self.all.iter().filter(of_phase).count() > KEPT {
@@ -38,7 +38,7 @@ impl Marks {
             self.all.retain(|(_, other)| {
                 other.phase != mark.phase || other.round % step == 0 || other.round == mark.round
             });
-            self.is_last_kept = mark.round % step == 0;
+            self.is_last_kept = mark.round.is_multiple_of(step);
         }
     }
 

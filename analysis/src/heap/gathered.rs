@@ -6,6 +6,7 @@ use crate::heap::digest::{HeapDigest, HeapSite};
 use crate::heap::interpreted::Names;
 use crate::heap::symbols::{Place, SymbolCache, demangled};
 use crate::heap::tally::Tallied;
+use crate::stack;
 use pgsoak_proto::evidence::StackFrame;
 use std::collections::HashMap;
 
@@ -38,7 +39,7 @@ struct Frames {
 }
 
 /// Puts sites and frames into the digest.
-pub fn sites(names: &Names, tallied: Tallied, symbols: &mut SymbolCache, digest: &mut HeapDigest) {
+pub fn sites(names: &Names, tallied: &Tallied, symbols: &mut SymbolCache, digest: &mut HeapDigest) {
     let mut frames = Frames::default();
     let mut sums: Vec<Sum> = Vec::new();
     let mut by_stack: HashMap<Vec<u32>, usize> = HashMap::new();
@@ -109,7 +110,7 @@ impl Known {
         StackFrame {
             function: self.place.function.clone(),
             module: base(names.module(self.module)),
-            file: base(&self.place.file),
+            file: stack::short_file(&self.place.file),
             line: self.place.line,
         }
     }

@@ -133,7 +133,7 @@ pub fn digest<R: Read>(
     digest.truncated = lines.truncated;
     digest.series = series.into_points();
     if wanted.sites {
-        gathered::sites(&names, tally.finish(), symbols, &mut digest);
+        gathered::sites(&names, &tally.finish(), symbols, &mut digest);
     }
     Ok(digest)
 }

@@ -61,9 +61,12 @@ fn of_phase(facts: &Facts<'_>, sites: &PhaseSites, found: &mut Vec<Found>) {
     );
     if let Some(site) = sites.sites.first().filter(|site| site.bytes_per_operation >= 0.1) {
         finding.message.push_str(&format!(
-            " Most of one stack: {} per operation, {}{}.",
+            " Most of one stack: {} per operation in {} of {} intervals, {}{}{}.",
             rate_text(site.bytes_per_operation),
+            site.grew_in.0,
+            site.grew_in.1,
             site.function,
+            place(site),
             if site.of_contexts { " (blocks of contexts)" } else { "" },
         ));
     }
@@ -87,11 +90,15 @@ fn grown(facts: &Facts<'_>, sites: &PhaseSites, site: &SiteGrowth) -> Finding {
     finding
 }
 
+fn place(site: &SiteGrowth) -> String {
+    if site.place.is_empty() { String::new() } else { format!(" ({})", site.place) }
+}
+
 fn message(site: &SiteGrowth) -> String {
-    let place = if site.place.is_empty() { String::new() } else { format!(" ({})", site.place) };
     format!(
-        "{}{place} holds {} more with each operation, in {} of {} intervals between marks ({} at the last one).",
+        "{}{} holds {} more with each operation, in {} of {} intervals between marks ({} at the last one).",
         site.function,
+        place(site),
         rate_text(site.bytes_per_operation),
         site.grew_in.0,
         site.grew_in.1,
