@@ -5,6 +5,7 @@
 //! four pages (16 KiB) over all operations of the fit.
 
 use crate::evidence::{AttemptEvidence, JobEvidence, PhaseSpan};
+use crate::figures::bytes_text;
 use crate::result::Verdict;
 use crate::rounds::{PhaseRounds, Shape, Subject};
 use crate::stats::bytes;
@@ -54,6 +55,8 @@ pub struct Measured {
     pub measured: Option<f64>,
     /// Of `Residual`: the part that contexts hold.
     pub held_by_contexts: Option<f64>,
+    /// Of `Residual`: what is left after `malloc_trim`; `None`: not done.
+    pub after_trim: Option<f64>,
     /// Whether the budget holds; `Pass` without a budget.
     pub verdict: Verdict,
     /// Why it was not measured, or what is worth knowing.
@@ -78,24 +81,24 @@ pub fn budgets(job: &JobEvidence, rounds: &[PhaseRounds]) -> Vec<Measured> {
             let of_phase = rounds.iter().find(|rounds| rounds.phase == phase.name);
             all.push(per_operation(phase, span, attempt, of_phase));
         }
-        let peak = span.map(|span| peak(attempt, span)).unwrap_or_else(not_run);
+        let peak =
+            span.map(|span| peak(attempt, span, budget.peak.map(bytes))).unwrap_or_else(not_run);
         all.push(judged(phase, What::Peak, budget.peak.map(bytes), peak));
         if let Some(wanted) = &budget.residual {
-            let residual = span.map(|span| residual(attempt, span, &wanted.since));
-            let (figure, held) = residual.unwrap_or_else(|| (not_run(), None));
-            let mut line = judged(phase, What::Residual, Some(bytes(wanted.bytes)), figure);
-            line.held_by_contexts = held;
-            all.push(line);
+            all.push(residual(attempt, phase, span, bytes(wanted.bytes), &wanted.since));
         }
     }
     all
 }
 
+/// Why a phase that never began has no figure.
+const NOT_RUN: &str = "the phase did not run";
+
 /// A figure, or why there is none.
 type Figure = Result<f64, String>;
 
 fn not_run() -> Figure {
-    Err("the phase did not run".to_owned())
+    Err(NOT_RUN.to_owned())
 }
 
 fn judged(phase: &Phase, what: What, budget: Option<f64>, figure: Figure) -> Measured {
@@ -115,6 +118,7 @@ fn judged(phase: &Phase, what: What, budget: Option<f64>, figure: Figure) -> Mea
         budget,
         measured,
         held_by_contexts: None,
+        after_trim: None,
         verdict,
         message,
     }
@@ -157,7 +161,9 @@ fn growth(attempt: &AttemptEvidence, span: &PhaseSpan) -> Figure {
         })
 }
 
-fn peak(attempt: &AttemptEvidence, span: &PhaseSpan) -> Figure {
+/// Samples see what is used while the work runs, readings at rest what is left of it. The latter alone are no peak, but they prove a
+/// budget broken.
+fn peak(attempt: &AttemptEvidence, span: &PhaseSpan, budget: Option<f64>) -> Figure {
     let ground = attempt
         .at_rest
         .iter()
@@ -177,20 +183,70 @@ fn peak(attempt: &AttemptEvidence, span: &PhaseSpan) -> Figure {
             series.rss_anon_bytes.get(from..to).and_then(|readings| readings.iter().max().copied()),
         );
     }
-    let Some(sampled) = largest else {
-        return Err("no sample fell into the phase: a shorter sample_every would see it".to_owned());
-    };
     let at_rest = attempt
         .at_rest
         .iter()
         .filter(|reading| reading.phase == span.started.phase && is_loop == (reading.session != 0))
+        .filter(|reading| reading.round >= 1)
         .map(|reading| reading.rss_anon_bytes)
-        .max()
-        .unwrap_or(0);
-    Ok(bytes(sampled.max(at_rest)) - bytes(ground.rss_anon_bytes))
+        .max();
+    let above = |reading: u64| bytes(reading) - bytes(ground.rss_anon_bytes);
+    match (largest, at_rest) {
+        (Some(_), _) => Ok(above(largest.max(at_rest).unwrap_or(0))),
+        (None, Some(reading)) if budget.is_some_and(|budget| above(reading) > budget) => {
+            Ok(above(reading))
+        }
+        _ => Err("no sample fell into the phase: a shorter sample_every would see it".to_owned()),
+    }
 }
 
-fn residual(attempt: &AttemptEvidence, span: &PhaseSpan, since: &str) -> (Figure, Option<f64>) {
+fn residual(
+    attempt: &AttemptEvidence,
+    phase: &Phase,
+    span: Option<&PhaseSpan>,
+    budget: f64,
+    since: &str,
+) -> Measured {
+    let left = span.map_or_else(|| Err(NOT_RUN.to_owned()), |span| left(attempt, span, since));
+    let (figure, held, after_trim) = match left {
+        Ok(left) => (Ok(left.bytes), left.held, left.after_trim),
+        Err(why) => (Err(why), None, None),
+    };
+    let mut line = judged(phase, What::Residual, Some(budget), figure);
+    (line.held_by_contexts, line.after_trim) = (held, after_trim);
+    if let Some(value) = line.measured.filter(|value| *value > 0.0) {
+        line.message = kept_by(value, held, after_trim);
+    }
+    line
+}
+
+/// Who keeps what is left: contexts, the allocator, and how much of the allocator's is slack that it gives back when told to.
+fn kept_by(value: f64, held: Option<f64>, after_trim: Option<f64>) -> String {
+    let given_back = after_trim.map(|after| bytes_text((value - after).max(0.0)));
+    match (held, given_back) {
+        (Some(held), Some(given_back)) => format!(
+            "memory contexts hold {} of it; the allocator kept {}, of which malloc_trim gives back {given_back}",
+            bytes_text(held),
+            bytes_text((value - held).max(0.0))
+        ),
+        (Some(held), None) => format!(
+            "memory contexts hold {} of it, the allocator {}",
+            bytes_text(held),
+            bytes_text((value - held).max(0.0))
+        ),
+        (None, Some(given_back)) => format!("malloc_trim gives back {given_back} of it"),
+        (None, None) => String::new(),
+    }
+}
+
+/// What a main session still has, in bytes more than before.
+struct Left {
+    bytes: f64,
+    held: Option<f64>,
+    after_trim: Option<f64>,
+}
+
+fn left(attempt: &AttemptEvidence, span: &PhaseSpan, since: &str) -> Result<Left, String> {
     let main = |phase: u32| {
         attempt.at_rest.iter().filter(move |reading| reading.session == 0 && reading.phase == phase)
     };
@@ -201,18 +257,20 @@ fn residual(attempt: &AttemptEvidence, span: &PhaseSpan, since: &str) -> (Figure
         .and_then(|span| main(span.started.phase).min_by_key(|reading| reading.round));
     let after = main(span.started.phase).max_by_key(|reading| reading.round);
     let (Some(before), Some(after)) = (before, after) else {
-        let why = format!("the main session was not read at rest before '{since}' and after");
-        return (Err(why), None);
+        return Err(format!("the main session was not read at rest before '{since}' and after"));
     };
     if before.process != after.process {
-        return (Err("the main session has another backend than before".to_owned()), None);
+        return Err("the main session has another backend than before".to_owned());
     }
     let total = |reading: &AtRest| {
         reading.contexts.iter().fold(0, |sum: u64, context| sum.saturating_add(context.total_bytes))
     };
     let held = (!before.contexts.is_empty() && !after.contexts.is_empty())
         .then(|| bytes(total(after)) - bytes(total(before)));
-    (Ok(bytes(after.rss_anon_bytes) - bytes(before.rss_anon_bytes)), held)
+    let above = |reading: u64| bytes(reading) - bytes(before.rss_anon_bytes);
+    let after_trim =
+        (after.trimmed_rss_anon_bytes > 0).then(|| above(after.trimmed_rss_anon_bytes));
+    Ok(Left { bytes: above(after.rss_anon_bytes), held, after_trim })
 }
 
 fn per_operation(

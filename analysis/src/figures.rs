@@ -76,6 +76,12 @@ pub fn time_text(unix_us: u64) -> String {
     )
 }
 
+/// With a capital at its start.
+pub(crate) fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

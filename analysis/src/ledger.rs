@@ -130,12 +130,13 @@ fn completeness(job: &JobEvidence, entries: &mut Vec<Entry>) {
     }
     if let Some(ended) = &attempt.ended {
         let counted = sample_ledger(job);
-        let lost = ended.ticks_sampled.saturating_sub(counted.stored);
+        // By what was due, not by what was taken: samples that the spool left out were taken, and stand in a gap.
+        let lost = ended.ticks.saturating_sub(counted.stored).saturating_sub(counted.gaps);
         // The tick in which the attempt ends may be on either side.
         if lost > 1 {
             invalid(format!(
-                "{lost} samples were taken and are neither stored nor counted as a gap ({} stored of {} taken).",
-                counted.stored, ended.ticks_sampled
+                "{lost} samples were due and are neither stored nor counted as a gap ({} stored and {} in gaps of {} due).",
+                counted.stored, counted.gaps, ended.ticks
             ));
         }
     }

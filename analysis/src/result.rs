@@ -158,6 +158,9 @@ pub struct BudgetResult {
     /// Of `residual`: the part still held by memory contexts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by_contexts_bytes: Option<f64>,
+    /// Of `residual`: what is left of it after `malloc_trim`, where that was done. The budget is held against `measured_bytes`: users do not trim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_trim_bytes: Option<f64>,
     /// What the control arm used where it was measured; never subtracted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_bytes: Option<f64>,

@@ -16,10 +16,12 @@
 mod growth;
 mod naming;
 mod series;
+mod trimmed;
 
 pub use growth::{Growth, Shape, Threshold};
-pub use naming::{Leak, OUTSIDE_CONTEXTS, named};
+pub use naming::{Leak, MEMORY_CONTEXTS, OUTSIDE_CONTEXTS, named};
 pub use series::{PhaseSeries, Session, Subject, phase_series};
+pub use trimmed::{Trimmed, trimmed};
 
 use crate::evidence::JobEvidence;
 use crate::stats::Point;

@@ -193,6 +193,7 @@ fn budgets(all: &[Facts<'_>]) -> Vec<BudgetResult> {
                 budget_bytes,
                 measured_bytes: measured.measured,
                 held_by_contexts_bytes: measured.held_by_contexts,
+                after_trim_bytes: measured.after_trim,
                 control_bytes: control.and_then(|other| other.measured),
                 verdict: measured.verdict,
                 message: measured.message.clone(),

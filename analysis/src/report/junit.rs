@@ -3,6 +3,7 @@
 //! What fails is a failure; what could not be judged is an error when the harness is at fault, else skipped with its reason. Cases of
 //! baseline and control arms never fail: they do not decide.
 
+use crate::figures::capital;
 use crate::report::{place, word};
 use crate::result::{Finding, JobResult, RunResult, Verdict};
 use crate::verdict::decides;
@@ -136,7 +137,7 @@ fn one(text: &mut String, suite: &str, case: &Case) {
     };
     text.push_str(&format!(
         ">\n      <{element} message=\"{}\"",
-        escaped(&format!("{}: {}", word(case.verdict), case.message))
+        escaped(&format!("{}: {}", capital(word(case.verdict)), case.message))
     ));
     match element {
         "skipped" => text.push_str("/>\n"),

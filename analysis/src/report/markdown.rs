@@ -1,5 +1,6 @@
 //! What `pgsoak report` prints. Reads well as plain text too.
 
+use crate::figures::capital;
 use crate::report::{
     HOLDERS, Table, budgets, comparisons, detects, environment, findings, holders, jobs, matter,
     place, word,
@@ -114,7 +115,7 @@ fn section_of_findings(text: &mut String, result: &RunResult) {
     for finding in told {
         text.push_str(&format!(
             "\n### {}: {}\n\n{}.\n\n{}\n",
-            word(finding.verdict),
+            capital(word(finding.verdict)),
             escaped(&finding.subject),
             escaped(&place(finding)),
             escaped(&finding.message)

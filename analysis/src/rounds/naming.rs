@@ -24,6 +24,9 @@ const SLACK: f64 = 0.25;
 /// Name of the subject that only RssAnon shows.
 pub const OUTSIDE_CONTEXTS: &str = "malloc outside contexts";
 
+/// Name of the subject of all contexts together.
+pub const MEMORY_CONTEXTS: &str = "memory contexts";
+
 /// The leaks of a phase: at most one of contexts and one outside them.
 pub fn named(rounds: &PhaseRounds) -> Vec<Leak> {
     let mut leaks = Vec::new();
@@ -57,7 +60,7 @@ fn of_contexts(rounds: &PhaseRounds) -> Option<Leak> {
     let Some((name, session, growth, subject)) = growing.first() else {
         let (session, growth) = leak_of(rounds, &Subject::Used)?;
         return Some(Leak {
-            subject: "memory contexts".to_owned(),
+            subject: MEMORY_CONTEXTS.to_owned(),
             of: Subject::Used,
             growth: *growth,
             session,

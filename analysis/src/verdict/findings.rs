@@ -1,12 +1,14 @@
 //! Facts → findings, job by job, before those with one cause become one.
 
 use crate::facts::{Control, Facts};
-use crate::figures::{bytes_text, count_text, rate_text};
+use crate::figures::{bytes_text, capital, count_text, rate_text};
 use crate::leaks::{PhaseLeaks, StackGrowth};
 use crate::ledger::one_line;
 use crate::over_time::OverTime;
 use crate::result::{EvidenceKind, Finding, Owner, Verdict};
-use crate::rounds::{Leak, PhaseRounds, Shape, Subject, named};
+use crate::rounds::MEMORY_CONTEXTS;
+use crate::rounds::OUTSIDE_CONTEXTS;
+use crate::rounds::{Leak, PhaseRounds, Shape, Subject, named, trimmed};
 use crate::stack::{fingerprint, normal_stack, owner, telling_frame};
 use crate::verdict::sites::of_sites;
 use pgsoak_proto::evidence::{LeakKind, PhaseKind};
@@ -146,8 +148,9 @@ fn leak_finding(facts: &Facts<'_>, rounds: &PhaseRounds, leak: &Leak, is_traced:
     finding.low = Some(growth.low);
     finding.high = Some(growth.high);
     let mut message = format!(
-        "{} grows by {} per operation (95 % interval {} to {}), steadily over {} rounds and {} operations",
+        "{} {} by {} per operation (95 % interval {} to {}), steadily over {} rounds and {} operations",
         capital(&leak.subject),
+        if leak.subject == MEMORY_CONTEXTS { "grow" } else { "grows" },
         rate_text(growth.slope),
         rate_text(growth.low),
         rate_text(growth.high),
@@ -189,6 +192,9 @@ fn leak_finding(facts: &Facts<'_>, rounds: &PhaseRounds, leak: &Leak, is_traced:
             );
         }
     }
+    if leak.subject == OUTSIDE_CONTEXTS || leak.of == Subject::Anonymous {
+        message.push_str(&slack(facts, &rounds.phase, leak.session));
+    }
     if matches!(leak.of, Subject::ContextTotal(_)) {
         message.push_str(
             " It takes blocks that it does not hand out: fragmentation inside the context.",
@@ -206,6 +212,22 @@ fn leak_finding(facts: &Facts<'_>, rounds: &PhaseRounds, leak: &Leak, is_traced:
     }
     finding.message = message;
     finding
+}
+
+/// What trimming the allocator at the loop's end says of growth outside contexts; empty: nothing.
+fn slack(facts: &Facts<'_>, phase: &str, session: Option<u32>) -> String {
+    let Some(trimmed) = trimmed(&facts.job.attempt, phase, session) else { return String::new() };
+    let [before, after, left] = [trimmed.before, trimmed.after, trimmed.trimmed].map(bytes_text);
+    if trimmed.is_slack() {
+        format!(
+            " malloc_trim at the end takes RssAnon from {after} back to {left} ({before} before the first round): \
+             this is fragmentation or slack of the allocator, not blocks that are still allocated."
+        )
+    } else {
+        format!(
+            " malloc_trim at the end takes RssAnon from {after} to {left} ({before} before the first round): the rest is still allocated."
+        )
+    }
 }
 
 /// A phase without a leak: `pass`, or `inconclusive` where its shape cannot be told.
@@ -234,6 +256,9 @@ fn level_finding(facts: &Facts<'_>, rounds: &PhaseRounds) -> Finding {
             rate_text(growth.high),
             rate_text(growth.limit),
         );
+        if *subject == Subject::Anonymous {
+            finding.message.push_str(&slack(facts, &rounds.phase, None));
+        }
         return finding;
     }
     let judged_contexts = rounds.pooled.contains_key(&Subject::Used);
@@ -459,12 +484,11 @@ fn of_budgets(facts: &Facts<'_>, found: &mut Vec<Found>) {
         if measured.what == crate::budgets::What::GrowthPerOperation {
             finding.bytes_per_operation = measured.measured;
         }
-        if let (Some(held), Some(value)) = (measured.held_by_contexts, measured.measured) {
-            finding.message.push_str(&format!(
-                " Memory contexts hold {} of it, the allocator {}.",
-                bytes_text(held),
-                bytes_text(value - held)
-            ));
+        if measured.what == crate::budgets::What::Residual
+            && measured.verdict == Verdict::Fail
+            && !measured.message.is_empty()
+        {
+            finding.message.push_str(&format!(" {}.", capital(&measured.message)));
         }
         found.push(finding.into());
     }
@@ -531,9 +555,4 @@ fn of_nothing(facts: &Facts<'_>, found: &mut Vec<Found>) {
         crate::rounds::FEWEST_ROUNDS
     );
     found.push(finding.into());
-}
-
-pub(crate) fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

@@ -1,7 +1,8 @@
 //! The one line that people read first.
 
-use crate::figures::rate_text;
+use crate::figures::{capital, rate_text};
 use crate::result::{BudgetResult, Compared, Comparison, Detects, EvidenceKind, Finding, Verdict};
+use crate::rounds::MEMORY_CONTEXTS;
 use crate::verdict::decides;
 use pgsoak_proto::job::Arm;
 
@@ -39,7 +40,7 @@ pub(crate) fn sentence(
             )
         }
     };
-    format!("{}: {reason}.{compared}", word(verdict))
+    format!("{}: {reason}.{compared}", capital(word(verdict)))
 }
 
 /// The word of a verdict, as in results.
@@ -98,9 +99,10 @@ fn reason(finding: &Finding) -> String {
             if finding.verdict == Verdict::Fail =>
         {
             format!(
-                "{}{place}: {} grows by {} per operation",
+                "{}{place}: {} {} by {} per operation",
                 finding.build,
                 finding.subject,
+                if finding.subject == MEMORY_CONTEXTS { "grow" } else { "grows" },
                 rate_text(figure)
             )
         }

@@ -4,11 +4,12 @@
 //! one cause: the finding of the rounds, which names it, with the trend agreeing. Where they do not, that is said.
 
 use crate::facts::{Control, Facts};
+use crate::figures::capital;
 use crate::figures::{bytes_text, rate_text};
 use crate::over_time::{OverTime, Whose};
 use crate::result::{EvidenceKind, Finding, Owner, Verdict};
 use crate::stats::count;
-use crate::verdict::findings::{blank, capital};
+use crate::verdict::findings::blank;
 use pgsoak_proto::job::{Arm, BuildRef};
 
 /// Rounds explain a trend whose growth is theirs within this factor.

@@ -75,7 +75,7 @@ fn holes_in_the_evidence_never_pass() {
         |job| job.attempt.started = None,
         |job| job.attempt.ended = None,
         |job| job.attempt.missing_frames = 1,
-        |job| job.attempt.ended.as_mut().unwrap().ticks_sampled += 5,
+        |job| job.attempt.ended.as_mut().unwrap().ticks += 5,
         |job| job.attempt.phases.truncate(1),
         |job| job.attempt.phases[1].ended = None,
     ];
@@ -90,6 +90,25 @@ fn holes_in_the_evidence_never_pass() {
     });
     assert_eq!(verdict, Verdict::Inconclusive, "{sentence}");
     assert_eq!(judged(Vec::new()).verdict, Verdict::Inconclusive);
+}
+
+#[test]
+fn samples_that_the_spool_left_out_stand_in_their_gap() {
+    // Taken, and then not stored for want of space: three ticks of 23, with the gap that says so.
+    let left_out = |gap: u64| {
+        verdict_of(move |job| {
+            let attempt = &mut job.attempt;
+            let kept = attempt.ticks_elapsed_us.len() - 3;
+            attempt.ticks_elapsed_us.truncate(kept);
+            attempt.operations.truncate(kept);
+            let first_tick = u64::try_from(kept).unwrap();
+            let cause = "spool full".to_owned();
+            attempt.gaps.push(Gap { first_tick, ticks: gap, cause });
+        })
+    };
+    assert_eq!(left_out(3).0, Verdict::Pass, "{}", left_out(3).1);
+    let (verdict, sentence) = left_out(1);
+    assert_eq!(verdict, Verdict::Invalid, "{sentence}");
 }
 
 #[test]

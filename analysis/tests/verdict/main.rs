@@ -17,3 +17,4 @@ mod robust;
 mod rounds;
 mod sets;
 mod sites;
+mod trimmed;

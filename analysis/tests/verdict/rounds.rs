@@ -44,7 +44,7 @@ fn malloc_kept_is_outside_contexts_with_its_size() {
     assert_eq!(finding.subject, "malloc outside contexts");
     assert!((finding.bytes_per_operation.unwrap() - 112.0).abs() < 1.0);
     assert!(finding.low.unwrap() <= 112.0 && finding.high.unwrap() >= 111.9);
-    assert!(result.sentence.starts_with("fail: pg_x@2.0 in dml/steady: malloc outside contexts"));
+    assert!(result.sentence.starts_with("Fail: pg_x@2.0 in dml/steady: malloc outside contexts"));
 }
 
 #[test]
