@@ -47,6 +47,8 @@ pub enum Verb {
     Agents(Listing),
     /// List or fetch the raw files of a run.
     Artifacts(ArtifactsArgs),
+    /// Copy everything that a coordinator has stored, while it works.
+    Backup(BackupArgs),
     /// Check a plan and say where each job would go, and why not.
     Check(CheckArgs),
     /// Say whether this host can run jobs, and what is missing.
@@ -107,7 +109,7 @@ pub struct RunArgs {
 /// `coordinator`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  pgsoak coordinator --listen 127.0.0.1:7420 --data-dir /var/lib/pgsoak/coordinator"
+    after_help = "Examples:\n  pgsoak coordinator --listen 127.0.0.1:7420 --data-dir /var/lib/pgsoak/coordinator\n  pgsoak coordinator --check --data-dir /srv/backups/monday    is everything there, as it was stored"
 )]
 pub struct CoordinatorArgs {
     /// TCP address to listen on. There is no authentication yet: keep it on loopback or a trusted network.
@@ -119,6 +121,28 @@ pub struct CoordinatorArgs {
     /// Catalogue, runs and artifacts. Default: /var/lib/pgsoak/coordinator for root, else ~/.local/share/pgsoak/coordinator.
     #[arg(long, env = "PGSOAK_COORDINATOR_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Start nothing: verify every record and frame of the data folder. Exit code 0: sound, 3: not.
+    #[arg(long)]
+    pub check: bool,
+    /// With --check: for programs.
+    #[arg(long, requires = "check")]
+    pub json: bool,
+}
+
+/// `backup`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  pgsoak backup /srv/backups/monday\nRestore: stop the coordinator, put the copy in the place of its data folder, start it."
+)]
+pub struct BackupArgs {
+    /// The copy: a data folder of a coordinator. Must not be there yet.
+    pub to: PathBuf,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub at: Where,
 }
 
 /// `agent`

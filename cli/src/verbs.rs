@@ -3,6 +3,7 @@
 mod agent;
 mod agents;
 mod artifacts;
+mod backup;
 mod cancel;
 mod check;
 mod compare;
@@ -57,6 +58,7 @@ pub fn dispatch(cli: Cli) -> u8 {
             Verb::Cancel(args) => cancel::run(args).await,
             Verb::Agents(args) => agents::run(args).await,
             Verb::Artifacts(args) => artifacts::run(args).await,
+            Verb::Backup(args) => backup::run(args).await,
             Verb::Check(args) => check::run(args).await,
             Verb::Doctor(args) => doctor::run(args).await,
             Verb::Heap(args) => heap::run(args).await,

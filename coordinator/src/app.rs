@@ -4,9 +4,15 @@ use crate::config::CoordinatorConfig;
 use crate::domain::limits::Limits;
 use crate::engine::task;
 use crate::rpc::server;
+use crate::store::check::{self, Checked};
 use crate::store::open::OpenStoreError;
 use crate::store::{Store, StoreError};
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info, info_span, warn};
@@ -153,6 +159,20 @@ pub async fn start_with(config: CoordinatorConfig, limits: Limits) -> Result<Run
         store,
         _lock: lock,
     })
+}
+
+/// Verifies the data folder of a coordinator that is not at work. Blocks.
+///
+/// # Errors
+///
+/// When there is none, when a coordinator works in it, or when its catalogue cannot be read at all.
+pub fn check(data: &Path) -> Result<Checked, StartError> {
+    if !data.join("catalogue").is_dir() {
+        let source = io::Error::new(io::ErrorKind::NotFound, "it holds no coordinator's data");
+        return Err(StartError::DataFolder { path: data.to_owned(), source });
+    }
+    let _lock = lock::DataLock::take(data)?;
+    Ok(check::check(data)?)
 }
 
 async fn serve(

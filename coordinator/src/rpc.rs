@@ -4,6 +4,7 @@
 
 pub mod server;
 
+mod backup;
 mod control;
 mod evidence;
 mod fleet;

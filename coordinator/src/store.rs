@@ -9,6 +9,8 @@
 
 pub mod artifacts;
 pub mod catalogue;
+pub mod check;
+pub mod copy;
 pub mod evidence;
 pub mod open;
 pub mod run_db;
@@ -19,6 +21,7 @@ mod acknowledged;
 use crate::domain::record::{AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord};
 use crate::store::artifacts::{ArtifactError, ArtifactWrite, Artifacts, Received};
 use crate::store::catalogue::{Batch, Catalogue, Loaded};
+use crate::store::copy::{CopyPart, CopySummary};
 use crate::store::evidence::{Append, AppendError, Appended, EvidenceWriter};
 use crate::store::open::OpenStoreError;
 use crate::store::run_db::{RunDbs, StoredFrame};
@@ -333,6 +336,24 @@ impl Store {
     ) -> Result<impl Future<Output = Result<Received, ArtifactError>> + Send + use<>, StoreError>
     {
         self.artifacts.write(write).await
+    }
+
+    /// Reads a consistent copy of everything, on a blocking thread, until `each` returns false.
+    ///
+    /// The catalogue comes first, as of one moment; the evidence that follows holds at least what it speaks of. New
+    /// evidence is written meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When something cannot be read: the copy is not whole then.
+    pub async fn copy(
+        &self,
+        each: impl FnMut(CopyPart) -> bool + Send + 'static,
+    ) -> Result<CopySummary, StoreError> {
+        let entries = self.catalogue.copy().await?;
+        let store = self.clone();
+        blocking(move || copy::read(&store.catalogue, &store.runs, &store.artifacts, entries, each))
+            .await
     }
 
     /// The file that holds a complete artifact.

@@ -1,7 +1,7 @@
 //! Why an attempt did not run to its end, and what that is called in its last frame.
 //!
 //! One place decides between the product's failure and the harness's: a statement that the server refuses and a server
-//! that dies are the product's; everything else that goes wrong is the infrastructure's.
+//! that dies are the product's, unless the host's disk made them so; everything else that goes wrong is the infrastructure's.
 
 use crate::runner::stop::StopCause;
 use crate::workers::failure::WorkError;
@@ -10,6 +10,13 @@ use pgsoak_proto::job::Outcome;
 
 /// Longest reason, in bytes.
 const MAX_REASON_BYTES: usize = 2 << 10;
+
+/// SQLSTATEs with which a server says that the host's disk failed it: `disk_full` and `io_error`.
+const DISK_STATES: [&str; 2] = ["53100", "58030"];
+
+/// What a server logs, as the system words it, before it dies of its host's disk.
+const DISK_TROUBLE: [&str; 3] =
+    ["No space left on device", "Read-only file system", "Input/output error"];
 
 /// Why an attempt did not run to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +77,24 @@ impl Ending {
             sqlstate: String::new(),
         }
     }
+
+    /// A server that died over the host's disk is the host's failure; its log says so.
+    pub fn with_log(mut self, server_log: &str) -> Self {
+        if self.outcome != Outcome::Failed || !self.sqlstate.is_empty() {
+            return self;
+        }
+        let trouble = server_log.lines().rev().find(|line| {
+            ["PANIC:", "FATAL:"].iter().any(|level| line.contains(level))
+                && DISK_TROUBLE.iter().any(|words| line.contains(words))
+        });
+        if let Some(line) = trouble {
+            let reason =
+                format!("the host's disk failed the server ({}); {}", line.trim(), self.reason);
+            self.outcome = Outcome::Infrastructure;
+            cut(&reason, MAX_REASON_BYTES).clone_into(&mut self.reason);
+        }
+        self
+    }
 }
 
 impl From<Fault> for Ending {
@@ -90,7 +115,13 @@ impl From<Fault> for Ending {
                     WorkError::Statement { statement: text, sqlstate: code, message } => {
                         statement = text;
                         sqlstate = code;
-                        (Outcome::Failed, format!("{place}{message} (SQLSTATE {sqlstate})"))
+                        let said = format!("{place}{message} (SQLSTATE {sqlstate})");
+                        if DISK_STATES.contains(&sqlstate.as_str()) {
+                            let reason = format!("the host's disk failed the server: {said}");
+                            (Outcome::Infrastructure, reason)
+                        } else {
+                            (Outcome::Failed, said)
+                        }
                     }
                     WorkError::Lost { session, statement: text, message } => {
                         statement = text;
@@ -185,6 +216,28 @@ mod tests {
         let hard_end = StopCause::HardEnd(Duration::from_secs(5));
         assert_eq!(outcome(Fault::Stopped(hard_end)), Outcome::TimedOut);
         assert_eq!(outcome(Fault::Stopped(StopCause::Cancelled("x".into()))), Outcome::Cancelled);
+    }
+
+    #[test]
+    fn a_full_disk_is_the_hosts_failure() {
+        let error = WorkError::Statement {
+            statement: "INSERT".into(),
+            sqlstate: "53100".into(),
+            message: "could not extend file: No space left on device".into(),
+        };
+        let ending = Ending::from(Fault::Work { phase: "p".into(), line: None, error });
+        assert_eq!(ending.outcome, Outcome::Infrastructure);
+        assert!(ending.reason.contains("host's disk"), "{}", ending.reason);
+
+        let died = || {
+            let how = "the server ended with signal 6".to_owned();
+            Ending::from(Fault::ServerGone { how, statement: "INSERT".into() })
+        };
+        let log = "LOG: ready\nPANIC:  could not write to file: No space left on device\nLOG: gone";
+        assert_eq!(died().with_log(log).outcome, Outcome::Infrastructure);
+        assert!(died().with_log(log).reason.contains("signal 6"));
+        assert_eq!(died().with_log("PANIC:  stuck spinlock").outcome, Outcome::Failed);
+        assert_eq!(Ending::finished().with_log(log).outcome, Outcome::Finished);
     }
 
     #[test]

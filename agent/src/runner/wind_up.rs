@@ -62,6 +62,7 @@ pub async fn wind_up(
     let log_file = order.folder.path().join("logs").join("server.log");
     let server_log_tail =
         if ending.outcome == Outcome::Finished { String::new() } else { log::tail(&log_file) };
+    ending = ending.with_log(&server_log_tail);
 
     let mut frames = Vec::new();
     if !record.has_started() {

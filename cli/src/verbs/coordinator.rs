@@ -1,11 +1,11 @@
-//! `pgsoak coordinator`: the daemon, until SIGINT or SIGTERM.
+//! `pgsoak coordinator`: the daemon, until SIGINT or SIGTERM; with `--check` a look at its data folder instead.
 
 use crate::args::CoordinatorArgs;
 use crate::embedded;
 use crate::exit;
 use crate::folders;
 use crate::verbs;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Connections may take so long to end.
@@ -14,6 +14,9 @@ const GRACE: Duration = Duration::from_secs(10);
 pub async fn run(args: CoordinatorArgs) -> anyhow::Result<u8> {
     let dir =
         args.data_dir.unwrap_or_else(|| folders::coordinator_dir(&folders::default_data_dir()));
+    if args.check {
+        return check(&dir, args.json).await;
+    }
     let config = embedded::coordinator_config(&dir, Some(args.listen), args.socket);
     let running = pgsoak_coordinator::app::start(config).await?;
     if let Some(address) = running.tcp {
@@ -33,6 +36,42 @@ pub async fn run(args: CoordinatorArgs) -> anyhow::Result<u8> {
         tracing::warn!("some connections did not end in time");
     }
     Ok(exit::PASS)
+}
+
+/// Every record and frame, counted and verified.
+async fn check(dir: &Path, is_json: bool) -> anyhow::Result<u8> {
+    let data = dir.to_owned();
+    let looking = tokio::task::spawn_blocking(move || pgsoak_coordinator::app::check(&data));
+    let checked = looking.await??;
+    if is_json {
+        verbs::print_json(&checked)?;
+    } else {
+        verbs::print(&format!(
+            "catalogue: {} records ({} runs, {} jobs, {} results, {} agents)\nevidence: {} frames of {} attempts\nraw files: {}\n",
+            checked.records,
+            checked.runs,
+            checked.jobs,
+            checked.results,
+            checked.agents,
+            checked.frames,
+            checked.attempts,
+            checked.artifacts
+        ))?;
+        for note in &checked.notes {
+            verbs::print(&format!("note: {note}\n"))?;
+        }
+        for problem in &checked.problems {
+            verbs::print(&format!("problem: {problem}\n"))?;
+        }
+        let place = dir.display();
+        verbs::print(&match checked.problems.len() {
+            0 => format!("{place} is sound\n"),
+            many => format!(
+                "{place} has {many} problem(s): put a backup in its place, or start the coordinator on it: a damaged run is set aside and asked for again\n"
+            ),
+        })?;
+    }
+    Ok(if checked.problems.is_empty() { exit::PASS } else { exit::INVALID })
 }
 
 /// Until SIGINT or SIGTERM.

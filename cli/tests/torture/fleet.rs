@@ -99,6 +99,11 @@ impl Part {
         self.child.is_some()
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_some()
+    }
+
     /// Waits until it has ended by itself; its exit code.
     pub fn ended(&mut self, limit: Duration) -> Option<i32> {
         let mut child = self.child.take().unwrap();
@@ -260,9 +265,8 @@ check = "SELECT count(*) = 0 FROM t"
                 (jobs == 0).then_some(())
             });
             assert_eq!(left_in(&agent.data), Vec::<String>::new(), "processes are left");
-            for entry in fs::read_dir(agent.data.join("refused")).into_iter().flatten() {
-                panic!("an attempt was refused: {:?}", entry.unwrap().path());
-            }
+            let refused = fs::read_dir(agent.data.join("refused")).map_or(0, Iterator::count);
+            assert_eq!(refused, 0, "attempts were refused");
         }
     }
 

@@ -3,6 +3,14 @@
 //!
 //! Needs root, iproute2, strace and PostgreSQL 15 (`make setup`). What is missing fails with a sentence; nothing is skipped.
 //! `PGSOAK_KILLS` says how many kills (10), `PGSOAK_SEED` repeats a run's times.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests; a failure here is the report"
+)]
 
 mod backup;
 mod clock;

@@ -113,20 +113,17 @@ fn a_stopped_runner_can_be_cancelled() {
 }
 
 #[test]
-fn a_postmaster_that_stands_still_at_the_end_ends_the_job_with_a_sentence() {
+fn a_postmaster_that_stands_still_at_the_end_is_killed_and_its_evidence_counts() {
     let mut fleet = Fleet::new(1, 1);
     fleet.start();
     let run = fleet.submit(&fleet.plan(20, 1, ""));
     fleet.wait_for_samples(&run);
-    // Its sessions go on; it cannot shut down.
+    // Its sessions go on; it cannot shut down. Everything that a plain job needs was read before.
     signal(fleet.postmaster(0), Signal::STOP);
-    let verdict = fleet.verdict(&run);
-    let report = fleet.report(&run);
-    assert_ne!(verdict, "pass", "{report:#}");
-    let reason = report["jobs"][0]["reason"].as_str().unwrap();
-    assert!(!reason.is_empty(), "{report:#}");
-    println!("postmaster stopped: {verdict}, {}: {reason}", report["jobs"][0]["outcome"]);
-    only(&fleet, &run).check_whole();
+    let since = Instant::now();
+    assert_eq!(fleet.verdict(&run), "pass", "{:#}", fleet.report(&run));
+    assert!(since.elapsed() < Duration::from_secs(200), "{:?}", since.elapsed());
+    only(&fleet, &run).check_complete();
     fleet.check_nothing_left();
 }
 

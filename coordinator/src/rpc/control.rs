@@ -4,7 +4,7 @@ use crate::domain::short_id;
 use crate::engine::handle::{JobSnapshot, RunSnapshot};
 use crate::rpc::server::Services;
 use crate::rpc::status::OrStatus as _;
-use crate::rpc::{evidence, report, submit, view};
+use crate::rpc::{backup, evidence, report, submit, view};
 use pgsoak_proto::id::{JobId, RunId};
 use pgsoak_proto::job::JobSpec;
 use pgsoak_proto::wire;
@@ -288,6 +288,15 @@ impl Control for ControlService {
         };
         let frames = evidence::frames(&self.services, snapshot, only, samples_only);
         Ok(Response::new(ReceiverStream::new(frames)))
+    }
+
+    type BackupStream = ReceiverStream<Result<wire::BackupPiece, Status>>;
+
+    async fn backup(
+        &self,
+        _request: Request<wire::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        Ok(Response::new(ReceiverStream::new(backup::pieces(&self.services))))
     }
 
     async fn list_agents(

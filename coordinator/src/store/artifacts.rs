@@ -131,12 +131,19 @@ impl Artifacts {
         }
     }
 
+    /// The path of one of its files below the data folder.
+    pub(crate) fn below_data(&self, file: &Path) -> PathBuf {
+        let data = self.folder.parent().unwrap_or(&self.folder);
+        file.strip_prefix(data).unwrap_or(file).to_owned()
+    }
+
     pub(crate) fn path(&self, run: RunId, job: JobId, attempt: u32, name: &str) -> PathBuf {
         path_of(&self.folder, run, job, attempt, name)
     }
 }
 
-fn path_of(folder: &Path, run: RunId, job: JobId, attempt: u32, name: &str) -> PathBuf {
+/// Where a complete artifact lies.
+pub(crate) fn path_of(folder: &Path, run: RunId, job: JobId, attempt: u32, name: &str) -> PathBuf {
     folder.join(run.to_string()).join(format!("{job}-{attempt}")).join(file_name(name))
 }
 
@@ -208,7 +215,8 @@ fn append(part: &Path, write: &ArtifactWrite) -> io::Result<u64> {
     Ok(stored)
 }
 
-fn digest(path: &Path) -> io::Result<String> {
+/// SHA-256 of a file, hex.
+pub(crate) fn digest(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];

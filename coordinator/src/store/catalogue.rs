@@ -23,7 +23,11 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
+pub(crate) mod check;
 mod keys;
+
+/// Added to the last fence when a copy is restored: leases that were given after the copy was made never look new.
+const FENCES_UNKNOWN: u64 = 1 << 32;
 
 /// Cache of the catalogue. sled's default is 1 GB.
 const CACHE_BYTES: u64 = 32 << 20;
@@ -64,8 +68,13 @@ pub struct Loaded {
 
 type Waiting = (Batch, oneshot::Sender<Result<(), StoreError>>);
 
+/// Keys and values as they lie in a database.
+pub(crate) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
 enum Command {
     Commit(Waiting),
+    /// Everything, as it is between two batches.
+    Copy(oneshot::Sender<Result<Entries, StoreError>>),
     Stop,
 }
 
@@ -171,6 +180,13 @@ impl Catalogue {
             .send(Command::Commit((batch, reply)))
             .await
             .map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// All entries, of one moment: the thread that writes reads them.
+    pub(crate) async fn copy(&self) -> Result<Entries, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Copy(reply)).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -336,7 +352,7 @@ impl Catalogue {
         };
         if loaded.fence == u64::MAX {
             // Far above whatever was given away, so that no old lease can ever look new.
-            loaded.fence = self.highest_fence()?.saturating_add(1 << 32);
+            loaded.fence = self.highest_fence()?.saturating_add(FENCES_UNKNOWN);
         }
         for damage in &loaded.damage {
             error!(%damage, "the catalogue is damaged; the record is left out");
@@ -370,6 +386,24 @@ impl Catalogue {
     }
 }
 
+/// The run of an entry that is one of a run's record.
+pub(crate) fn run_of(key: &[u8]) -> Option<RunId> {
+    key.starts_with(keys::RUNS).then(|| keys::run_of(key)).flatten()
+}
+
+/// Makes a restored catalogue safe to go on with.
+pub(crate) fn raise_fence(db: &SyncedDb) -> Result<(), StoreError> {
+    let stored = value::get(&db.db, &Key::Fence.encode())
+        .map_err(|source| db.error("read", source))?
+        .and_then(Result::ok);
+    let fence: u64 = stored.and_then(|bytes| parse(&bytes).ok()).unwrap_or(0);
+    let mut batch = Batch::default();
+    batch.fence(fence.saturating_add(FENCES_UNKNOWN));
+    let mut merged = sled::Batch::default();
+    add(db, &mut merged, batch)?;
+    db.db.apply_batch(merged).map_err(|source| db.error("write", source))
+}
+
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, value::DamagedValue> {
     serde_json::from_slice(bytes).map_err(|error| value::DamagedValue::Content(error.to_string()))
 }
@@ -378,25 +412,41 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, value::DamagedValue> {
 fn write_all(db: &SyncedDb, mut queue: mpsc::Receiver<Command>) {
     let mut group: Vec<Waiting> = Vec::new();
     loop {
-        let mut is_over = match queue.blocking_recv() {
-            Some(Command::Commit(waiting)) => {
-                group.push(waiting);
-                false
+        let mut copies = Vec::new();
+        let mut next = queue.blocking_recv();
+        let is_over = loop {
+            match next {
+                Some(Command::Commit(waiting)) => group.push(waiting),
+                Some(Command::Copy(reply)) => copies.push(reply),
+                Some(Command::Stop) | None => break true,
             }
-            Some(Command::Stop) | None => true,
-        };
-        while group.len() < GROUP && !is_over {
+            if group.len() >= GROUP {
+                break false;
+            }
             match queue.try_recv() {
-                Ok(Command::Commit(waiting)) => group.push(waiting),
-                Ok(Command::Stop) => is_over = true,
-                Err(_) => break,
+                Ok(command) => next = Some(command),
+                Err(_) => break false,
             }
-        }
+        };
         write_group(db, &mut group);
+        for reply in copies {
+            // A caller that no longer waits is no error of ours.
+            let _ = reply.send(entries(db));
+        }
         if is_over {
             return;
         }
     }
+}
+
+fn entries(db: &SyncedDb) -> Result<Entries, StoreError> {
+    db.db
+        .iter()
+        .map(|entry| match entry {
+            Ok((key, value)) => Ok((key.to_vec(), value.to_vec())),
+            Err(source) => Err(db.error("copy", source)),
+        })
+        .collect()
 }
 
 fn write_group(db: &SyncedDb, group: &mut Vec<Waiting>) {

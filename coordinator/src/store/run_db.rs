@@ -227,6 +227,72 @@ impl RunDb {
         Ok(Check::Sound)
     }
 
+    /// Opens it as it is: nothing is set aside or begun. With what is wrong with it, if anything.
+    pub(crate) fn inspect(path: &Path) -> Result<(Self, Option<String>), OpenStoreError> {
+        let db = Self::open_there(path)?;
+        let problem = match catch_unwind(AssertUnwindSafe(|| db.check())) {
+            Ok(Ok(Check::Sound)) => None,
+            Ok(Ok(Check::Shorter(problem) | Check::Damaged(problem))) => Some(problem),
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(panic) => Some(crate::store::open::panic_text(panic.as_ref())),
+        };
+        Ok((db, problem))
+    }
+
+    /// Every attempt of which something is stored, with its high-water mark.
+    pub(crate) fn marks(&self) -> Result<Vec<(JobId, u32, u64)>, StoreError> {
+        let mut marks = Vec::new();
+        value::scan(&self.synced.db, b"h", |key, stored| {
+            let bytes = stored.ok().and_then(|bytes| <[u8; 8]>::try_from(bytes.as_slice()).ok());
+            let attempt = key.get(1..).and_then(|key| key.split_first_chunk::<16>());
+            if let (Some(bytes), Some((job, attempt))) = (bytes, attempt)
+                && let Some(attempt) = attempt.first_chunk::<4>()
+            {
+                let (job, attempt) = (JobId::from_bytes(*job), u32::from_be_bytes(*attempt));
+                marks.push((job, attempt, u64::from_be_bytes(bytes)));
+            }
+            true
+        })
+        .map_err(|source| self.synced.error("read", source))?;
+        Ok(marks)
+    }
+
+    /// All entries as they lie there, consistent while others write: first the marks as they are now, then the frames that
+    /// they cover. Until `each` returns false.
+    pub(crate) fn copy(
+        &self,
+        each: &mut impl FnMut(Vec<u8>, Vec<u8>) -> bool,
+    ) -> Result<(), StoreError> {
+        let db = &self.synced.db;
+        let failed = |source| self.synced.error("copy", source);
+        let covered = self.marks()?;
+        for (job, attempt, mark) in &covered {
+            let is_put =
+                value::put_into(&attempt_key(b'h', *job, *attempt), &mark.to_be_bytes(), each);
+            if !is_put {
+                return Ok(());
+            }
+        }
+        for entry in db.scan_prefix(BORN) {
+            let (key, stored) = entry.map_err(failed)?;
+            if !each(key.to_vec(), stored.to_vec()) {
+                return Ok(());
+            }
+        }
+        for (job, attempt, mark) in covered {
+            // The piece number follows the sequence.
+            let first = frame_key(job, attempt, 0);
+            let beyond = frame_key(job, attempt, mark.saturating_add(1));
+            for entry in db.range(first..beyond) {
+                let (key, stored) = entry.map_err(failed)?;
+                if !each(key.to_vec(), stored.to_vec()) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Remembers, beside the database, what is about to be acknowledged. After [`Self::sync`].
     pub(crate) fn acknowledge(&self, job: JobId, attempt: u32, high_water: u64) {
         let mut told = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);

@@ -37,6 +37,19 @@ fn key_of(logical: &[u8], piece: u16) -> Vec<u8> {
 /// Adds the pieces of `value` to `batch`. Values beyond [`MAX_VALUE`] are refused by returning false.
 #[must_use]
 pub(crate) fn put(batch: &mut sled::Batch, logical: &[u8], value: &[u8]) -> bool {
+    put_into(logical, value, &mut |key, piece| {
+        batch.insert(key, piece);
+        true
+    })
+}
+
+/// Hands the pieces of `value` to `each`, as they would lie in sled; false when it is too large, or when `each` says so.
+#[must_use]
+pub(crate) fn put_into(
+    logical: &[u8],
+    value: &[u8],
+    each: &mut impl FnMut(Vec<u8>, Vec<u8>) -> bool,
+) -> bool {
     let pieces = value.len().div_ceil(PIECE).max(1);
     let Ok(count) = u16::try_from(pieces) else { return false };
     let mut chunks = value.chunks(PIECE);
@@ -47,7 +60,9 @@ pub(crate) fn put(batch: &mut sled::Batch, logical: &[u8], value: &[u8]) -> bool
         stored.extend_from_slice(&count.to_be_bytes());
         stored.extend_from_slice(&crc32c::crc32c(chunk).to_be_bytes());
         stored.extend_from_slice(chunk);
-        batch.insert(key_of(logical, piece), stored);
+        if !each(key_of(logical, piece), stored) {
+            return false;
+        }
     }
     true
 }
