@@ -1,8 +1,10 @@
 //! A run's result as people and programs read it: Markdown, JSON, JUnit XML, HTML.
 //!
-//! Pure text from a [`RunResult`]; the same result gives the same bytes. What is in the tables is decided once, in `table`, so that
+//! Pure text from a [`RunResult`] (HTML takes charts from the evidence as well); the same input gives the same bytes. What is in the tables is decided once, in `table`, so that
 //! all formats, and the command line, say the same.
 
+mod chart;
+mod charts;
 mod html;
 mod junit;
 mod markdown;
@@ -11,7 +13,7 @@ mod table;
 pub use html::to_html;
 pub use junit::to_junit;
 pub use markdown::to_markdown;
-pub use table::{Table, budgets, comparisons, environment, findings, holders, jobs};
+pub use table::{Table, budgets, comparisons, environment, findings, holders, jobs, parameters};
 
 use table::HOLDERS;
 

@@ -40,6 +40,8 @@ pub struct JobFigures {
     pub(super) length: String,
     /// Why its memory means nothing; `None`: it does.
     pub(super) unsound: Option<String>,
+    /// Whether the product failed: a statement, or the server.
+    pub(super) has_failed: bool,
     /// Names of the phases, in order.
     pub(super) phases: Vec<String>,
     /// By phase and slot.
@@ -91,6 +93,7 @@ impl JobFigures {
             work: work(&job.workload),
             length: format!("{:?} at scale {}", job.spec.loop_for, job.spec.scale),
             unsound: None,
+            has_failed: job.outcome == Outcome::Failed,
             phases: job.workload.phases.iter().map(|phase| phase.name.clone()).collect(),
             levels: BTreeMap::new(),
             drifts: BTreeMap::new(),

@@ -8,6 +8,7 @@
 use crate::compare::figures::JobFigures;
 use crate::compare::verdict_of_rows;
 use crate::result::Compared;
+use crate::stats::count;
 use pgsoak_proto::job::Tool;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -60,7 +61,7 @@ pub struct SetRow {
     pub phase: String,
     /// The tool.
     pub tool: Tool,
-    /// `level`, `growth`, `peak`, `residual`, `budget`, `bytes_per_second`, `bytes_per_operation`, `lost_bytes_per_operation`, `kept_bytes_per_operation`.
+    /// `outcome`, `level`, `growth`, `peak`, `residual`, `bytes_per_second`, `bytes_per_operation`, `lost_bytes_per_operation`, `kept_bytes_per_operation`.
     pub what: String,
     /// Of what: slots, a context, a function.
     pub subject: String,
@@ -117,10 +118,17 @@ pub fn compare_sets(before: &Set, after: &Set) -> SetComparison {
         .collect();
     let mut rows = Vec::new();
     for (workload, tool) in keys {
+        rows.extend(outcome(workload, tool, before, after));
         match Match::of(workload, tool, before, after) {
             Ok(found) => rows.extend(found.rows()),
             Err(why) => notes.push(format!("{workload} ({tool}) is not compared: {why}")),
         }
+    }
+    let runs = |set: &Set| set.jobs.iter().map(|job| job.run).collect::<BTreeSet<_>>();
+    if !runs(before).is_disjoint(&runs(after))
+        && before.jobs.iter().any(|job| after.jobs.iter().any(|other| job.build == other.build))
+    {
+        notes.push("both sides hold the same run: it is compared with itself".to_owned());
     }
     let versions = |set: &Set| -> BTreeSet<String> {
         set.jobs.iter().map(|job| job.postgres_version.clone()).collect()
@@ -133,6 +141,42 @@ pub fn compare_sets(before: &Set, after: &Set) -> SetComparison {
     notes.dedup();
     let (answer, sentence) = verdict_of_rows::verdict(&rows, before, after);
     SetComparison { before: before.side(), after: after.side(), answer, sentence, rows, notes }
+}
+
+/// A workload that failed on one side alone, in every job.
+fn outcome(workload: &str, tool: Tool, before: &Set, after: &Set) -> Option<SetRow> {
+    // Of all jobs that were the product's to finish: how many failed.
+    let failed = |set: &Set| {
+        let jobs = || {
+            let mine = set.jobs.iter().filter(|job| job.workload == workload && job.tool == tool);
+            mine.filter(|job| job.has_failed || job.unsound.is_none())
+        };
+        let all = jobs().count();
+        (all > 0).then(|| count(jobs().filter(|job| job.has_failed).count()) / count(all))
+    };
+    let (was, is) = (failed(before)?, failed(after)?);
+    let (answer, message) = match (was > 0.0, is > 0.0) {
+        (false, false) => return None,
+        (false, true) if is >= 1.0 => (Compared::Worse, "the workload now fails"),
+        (true, false) if was >= 1.0 => (Compared::Better, "the workload no longer fails"),
+        (true, true) if was >= 1.0 && is >= 1.0 => (Compared::Same, "the workload fails as before"),
+        _ => (Compared::CantTell, "the workload fails in some of the jobs"),
+    };
+    Some(SetRow {
+        workload: workload.to_owned(),
+        phase: String::new(),
+        tool,
+        what: "outcome".to_owned(),
+        subject: "share of failed jobs".to_owned(),
+        before: Some(was),
+        after: Some(is),
+        low: None,
+        high: None,
+        margin: None,
+        pairs: 0,
+        answer,
+        message: message.to_owned(),
+    })
 }
 
 impl Set {

@@ -3,7 +3,8 @@
 use crate::compare::sets::{Set, SetRow};
 use crate::result::Compared;
 
-/// The worst row decides: worse, else better, else can't tell, else same. Nothing compared is can't tell.
+/// The worst row decides: worse, else better, else can't tell, else same. Better is can't tell while a figure that is not decided lies beyond
+/// its margin on the bad side. Nothing compared is can't tell.
 pub(super) fn verdict(rows: &[SetRow], before: &Set, after: &Set) -> (Compared, String) {
     let number = |answer: Compared| rows.iter().filter(|row| row.answer == answer).count();
     let (worse, better, same, open) = (
@@ -12,27 +13,32 @@ pub(super) fn verdict(rows: &[SetRow], before: &Set, after: &Set) -> (Compared, 
         number(Compared::Same),
         number(Compared::CantTell),
     );
+    let suspect = rows.iter().find(|row| {
+        let middle = row.low.zip(row.high).map(|(low, high)| f64::midpoint(low, high));
+        row.answer == Compared::CantTell
+            && middle.zip(row.margin).is_some_and(|(middle, margin)| middle > margin)
+    });
     let answer = match (worse, better, same, open) {
         (1.., ..) => Compared::Worse,
-        (_, 1.., ..) => Compared::Better,
+        (_, 1.., ..) if suspect.is_none() => Compared::Better,
         (.., 1.., 0) => Compared::Same,
         _ => Compared::CantTell,
     };
     let names = format!("{} against {}", after.label, before.label);
-    let first = |answer: Compared| {
-        rows.iter().find(|row| row.answer == answer).map(|row| {
-            let place = match row.phase.as_str() {
-                "" => row.workload.clone(),
-                phase => format!("{}/{phase}", row.workload),
-            };
-            let what = match (row.what.as_str(), row.subject.as_str()) {
-                (what, "") => what.to_owned(),
-                ("level", subject) => format!("level of {subject}"),
-                (_, subject) => subject.to_owned(),
-            };
-            format!("{what} in {place}")
-        })
+    let named = |row: &SetRow| {
+        let place = match row.phase.as_str() {
+            "" => row.workload.clone(),
+            phase => format!("{}/{phase}", row.workload),
+        };
+        let what = match (row.what.as_str(), row.subject.as_str()) {
+            ("outcome", _) => "the outcome".to_owned(),
+            (what, "") => what.to_owned(),
+            ("level", subject) => format!("level of {subject}"),
+            (_, subject) => subject.to_owned(),
+        };
+        format!("{what} in {place}")
     };
+    let first = |answer: Compared| rows.iter().find(|row| row.answer == answer).map(named);
     let mut counted: Vec<String> = Vec::new();
     for (count, word) in [(worse, "worse"), (better, "better"), (same, "the same"), (open, "open")]
     {
@@ -53,9 +59,10 @@ pub(super) fn verdict(rows: &[SetRow], before: &Set, after: &Set) -> (Compared, 
         }
         Compared::Same => format!("same: {names}: {counted}"),
         Compared::CantTell => {
-            let hint = match open > 0 && worse + better == 0 && same > 0 {
-                true => "; nothing is worse as far as it can be told",
-                false => "",
+            let hint = match suspect {
+                Some(row) => format!("; {} may be worse", named(row)),
+                None if same > 0 => "; nothing is worse as far as it can be told".to_owned(),
+                None => String::new(),
             };
             format!("can't tell: {names}: {counted}{hint}")
         }

@@ -1,31 +1,51 @@
-//! One page that needs nothing else: no script, no font, no image from anywhere.
+//! One page that needs nothing else: no script, no font, no image from anywhere. With the run's evidence it has charts.
 
+use crate::evidence::RunEvidence;
+use crate::figures::capital;
+use crate::report::charts::charts;
 use crate::report::{
     HOLDERS, Table, budgets, comparisons, detects, environment, findings, holders, jobs, matter,
-    place, word,
+    parameters, place, word,
 };
 use crate::result::{Finding, RunResult, Verdict};
 
-const STYLE: &str = "\
-:root{color-scheme:light dark;--ground:#fff;--ink:#1c1e21;--soft:#5c636b;--line:#d9dde2;--fail:#b3261e;--invalid:#8a4b00;--inconclusive:#6b5b00;--pass:#1b6e37}
-@media(prefers-color-scheme:dark){:root{--ground:#15181c;--ink:#e8eaed;--soft:#a2a9b1;--line:#343a41;--fail:#ff8a80;--invalid:#ffb866;--inconclusive:#e6d366;--pass:#7ddc9b}}
-body{background:var(--ground);color:var(--ink);font:15px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1100px;padding:24px}
-h1{font-size:26px;margin:0 0 4px}h2{font-size:19px;margin:32px 0 8px;border-bottom:1px solid var(--line)}h3{font-size:16px;margin:20px 0 4px}
-.fail{color:var(--fail)}.invalid{color:var(--invalid)}.inconclusive{color:var(--inconclusive)}.pass{color:var(--pass)}
-.soft{color:var(--soft)}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px;width:100%}
-th,td{border-bottom:1px solid var(--line);padding:4px 8px;text-align:left;vertical-align:top}th{color:var(--soft);font-weight:600}
-pre{background:color-mix(in srgb,var(--ink) 6%,transparent);overflow-x:auto;padding:8px 12px;font-size:12px;border-radius:4px}
-ol li{margin-bottom:8px}";
+/// Most different lists of settings that are shown.
+const MOST_SETTINGS: usize = 20;
 
-/// The report.
-pub fn to_html(result: &RunResult) -> String {
+const STYLE: &str = "\
+:root{color-scheme:light dark;--ground:#fff;--card:#f7f8fa;--ink:#1c1e21;--soft:#5c636b;--line:#dde1e6;--fail:#b3261e;--invalid:#8a4b00;--inconclusive:#6b5b00;--pass:#1b6e37;\
+--candidate:#1f5fd0;--baseline:#c2560a;--control:#7a828b;--w0:#1f5fd0;--w1:#c2560a;--w2:#198a5c;--w3:#8a3fc4;--w4:#b81f66;--w5:#7d6a00}
+@media(prefers-color-scheme:dark){:root{--ground:#15181c;--card:#1c2026;--ink:#e8eaed;--soft:#a2a9b1;--line:#343a41;--fail:#ff8a80;--invalid:#ffb866;--inconclusive:#e6d366;--pass:#7ddc9b;\
+--candidate:#7fb0ff;--baseline:#ffa25c;--control:#98a1ab;--w0:#7fb0ff;--w1:#ffa25c;--w2:#5fd3a1;--w3:#c79bff;--w4:#ff8fbb;--w5:#d9c95a}}
+@media print{:root{--ground:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#bbb}body{max-width:none;padding:0}figure,tr,li,h2,h3{break-inside:avoid}h2,h3{break-after:avoid}.charts{display:block}figure{margin-bottom:10px}details:not([open])>*{display:block}}
+*{box-sizing:border-box}body{background:var(--ground);color:var(--ink);font:15px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1180px;padding:24px}
+.verdict{border-left:6px solid currentColor;padding:2px 0 2px 16px;margin-bottom:16px}.verdict p{color:var(--ink);margin:4px 0}
+h1{font-size:26px;line-height:1.25;margin:0 0 4px}h2{font-size:19px;margin:36px 0 10px;padding-bottom:4px;border-bottom:1px solid var(--line)}h3{font-size:16px;margin:20px 0 4px}
+.fail{color:var(--fail)}.invalid{color:var(--invalid)}.inconclusive{color:var(--inconclusive)}.pass{color:var(--pass)}
+.soft,.verdict p.soft{color:var(--soft)}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px;width:100%;font-variant-numeric:tabular-nums}
+th,td{border-bottom:1px solid var(--line);padding:4px 12px 4px 0;text-align:left;vertical-align:top}th{color:var(--soft);font-weight:600;white-space:nowrap}
+pre{background:var(--card);border:1px solid var(--line);overflow-x:auto;padding:8px 12px;font-size:12px;border-radius:6px}
+ol{padding-left:22px}ol li{margin-bottom:10px}summary{cursor:pointer;color:var(--soft)}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(500px,100%),1fr));gap:16px}
+figure{background:var(--card);border:1px solid var(--line);border-radius:8px;margin:0;padding:12px 14px;min-width:0}
+figure p{font-size:12px;margin:6px 0 0;line-height:1.4}figcaption{font-size:13px}figure>svg{display:block;width:100%;height:auto}
+.key{display:inline-flex;align-items:center;gap:5px;margin-right:14px;color:var(--soft);font-size:12px}.key svg{width:22px;height:8px}
+svg text{font:11px system-ui,sans-serif;fill:var(--soft)}svg text.note{font-size:10px}
+.grid{stroke:var(--line);fill:none}.axis{stroke:var(--soft);fill:none}.band{fill:var(--ink);opacity:.035}.band.loop{opacity:.075}.band.warm{fill:var(--inconclusive);opacity:.14}
+.line{fill:none;stroke:var(--soft);stroke-width:1.8;stroke-linejoin:round}.line.thin{stroke-width:1;opacity:.35}.line:hover{stroke-width:3.2;opacity:1}.line.server{stroke-width:1;opacity:.55}.line.main{stroke:var(--ink);stroke-width:1.2}
+.line.candidate{stroke:var(--candidate)}.line.baseline{stroke:var(--baseline)}.line.control{stroke:var(--control)}.line.fit{stroke:var(--ink);stroke-width:1.3;stroke-dasharray:5 4}
+.area.interval{fill:var(--candidate);opacity:.2}.line.w0{stroke:var(--w0)}.line.w1{stroke:var(--w1)}.line.w2{stroke:var(--w2)}.line.w3{stroke:var(--w3)}.line.w4{stroke:var(--w4)}.line.w5{stroke:var(--w5)}";
+
+/// The report; with the evidence that it was judged from, it has charts and the parameters of the jobs.
+pub fn to_html(result: &RunResult, evidence: Option<&RunEvidence>) -> String {
     let verdict = word(result.verdict);
+    let sentence = result.sentence.split_once(": ").map_or("", |(_, reason)| reason);
     let mut text = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{verdict} · {plan}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
-         <h1><span class=\"{verdict}\">{}</span> · {plan}</h1>\n<p>{}</p>\n",
+         <div class=\"verdict {verdict}\">\n<h1>{} · {plan}</h1>\n<p>{}</p>\n",
         verdict.to_uppercase(),
-        escaped(&result.sentence),
+        escaped(sentence.trim_start_matches([':', ' '])),
         plan = escaped(&result.plan),
     );
     let detects = detects(result);
@@ -33,10 +53,13 @@ pub fn to_html(result: &RunResult) -> String {
         text.push_str(&format!("<p class=\"soft\">{}</p>\n", escaped(&detects)));
     }
     text.push_str(&format!(
-        "<p class=\"soft\">Run <code>{}</code>, judged by engine {}.</p>\n",
+        "<p class=\"soft\">Run <code>{}</code>, judged by engine {}.</p>\n</div>\n",
         result.run, result.engine
     ));
     section_of_matter(&mut text, result);
+    if let Some(evidence) = evidence {
+        text.push_str(&charts(evidence));
+    }
     section(&mut text, "Budgets", &budgets(result));
     section(&mut text, "Release against release", &comparisons(result));
     section(&mut text, "Findings", &findings(result));
@@ -46,6 +69,10 @@ pub fn to_html(result: &RunResult) -> String {
     section(&mut text, HOLDERS, &holders(result));
     section(&mut text, "Jobs", &jobs(result));
     section(&mut text, "Environment", &environment(result));
+    if let Some(evidence) = evidence {
+        section(&mut text, "Parameters", &parameters(evidence));
+        server_settings(&mut text, evidence);
+    }
     for job in result.jobs.iter().filter(|job| !job.server_log_tail.trim().is_empty()) {
         text.push_str(&format!(
             "<h3>Last words of the server: {}, {}, {}</h3>\n<pre>{}</pre>\n",
@@ -59,6 +86,32 @@ pub fn to_html(result: &RunResult) -> String {
     text
 }
 
+/// What each server's settings were, where they differ from their boot values; equal ones once.
+fn server_settings(text: &mut String, evidence: &RunEvidence) {
+    let mut known: Vec<(String, Vec<String>)> = Vec::new();
+    for job in &evidence.jobs {
+        let Some(started) = &job.attempt.started else { continue };
+        let lines: Vec<String> =
+            started.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let settings = lines.join("\n");
+        if settings.is_empty() {
+            continue;
+        }
+        let name = format!("{} ({}, {})", job.workload.name, job.spec.tool, job.spec.arm);
+        match known.iter_mut().find(|(same, _)| *same == settings) {
+            Some((_, names)) => names.push(name),
+            None => known.push((settings, vec![name])),
+        }
+    }
+    for (settings, names) in known.iter().take(MOST_SETTINGS) {
+        text.push_str(&format!(
+            "<details><summary>Settings of the server: {}</summary>\n<pre>{}</pre></details>\n",
+            escaped(&names.join(", ")),
+            escaped(settings)
+        ));
+    }
+}
+
 fn section_of_matter(text: &mut String, result: &RunResult) {
     let first = matter(result);
     if first.is_empty() {
@@ -68,7 +121,8 @@ fn section_of_matter(text: &mut String, result: &RunResult) {
     for finding in first {
         let verdict = word(finding.verdict);
         text.push_str(&format!(
-            "<li><strong class=\"{verdict}\">{verdict}: {}</strong> <span class=\"soft\">{}</span><br>{}</li>\n",
+            "<li><strong class=\"{verdict}\">{}: {}</strong> <span class=\"soft\">{}</span><br>{}</li>\n",
+            capital(verdict),
             escaped(&finding.subject),
             escaped(&place(finding)),
             escaped(&finding.message)
@@ -96,7 +150,9 @@ fn section(text: &mut String, title: &str, table: &Table) {
                 "pass" | "within" | "better" => " class=\"pass\"",
                 _ => "",
             };
-            text.push_str(&format!("<td{class}>{}</td>", escaped(cell)));
+            // "5.00 MB" on one line.
+            let short = if cell.chars().count() <= 12 { " nowrap" } else { "" };
+            text.push_str(&format!("<td{class}{short}>{}</td>", escaped(cell)));
         }
         text.push_str("</tr>\n");
     }
@@ -109,7 +165,8 @@ fn told(text: &mut String, finding: &Finding) {
     }
     let verdict = word(finding.verdict);
     text.push_str(&format!(
-        "<h3><span class=\"{verdict}\">{verdict}</span>: {}</h3>\n<p class=\"soft\">{}</p>\n<p>{}</p>\n",
+        "<h3><span class=\"{verdict}\">{}</span>: {}</h3>\n<p class=\"soft\">{}</p>\n<p>{}</p>\n",
+        capital(verdict),
         escaped(&finding.subject),
         escaped(&place(finding)),
         escaped(&finding.message)
@@ -119,7 +176,7 @@ fn told(text: &mut String, finding: &Finding) {
     }
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

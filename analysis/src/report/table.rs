@@ -1,11 +1,13 @@
 //! The tables of a report, as text cells.
 
+use crate::evidence::RunEvidence;
 use crate::figures::{bytes_text, number_text, rate_text, time_text};
 use crate::report::word;
 use crate::result::{
     BudgetResult, Compared, Comparison, EvidenceKind, Finding, Holders, JobResult, RunResult,
 };
 use pgsoak_proto::job::Arm;
+use pgsoak_workloads::workload::{Kind, Length};
 
 /// A table for people. Every row has as many cells as there are columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,7 +42,9 @@ pub fn budgets(result: &RunResult) -> Table {
                     crate::result::Verdict::Fail => "OVER".to_owned(),
                     _ => "not decided".to_owned(),
                 };
-                if let Some(held) = budget.held_by_contexts_bytes {
+                if let Some(held) = budget.held_by_contexts_bytes
+                    && budget.message.is_empty()
+                {
                     status.push_str(&format!(" ({} held by contexts)", bytes_text(held)));
                 }
                 if !budget.message.is_empty() {
@@ -303,6 +307,67 @@ pub fn environment(result: &RunResult) -> Table {
     Table {
         columns: vec!["Host", "Machine", "Kernel", "Server", "Tool", "Build", "First started"],
         rows,
+    }
+}
+
+/// What each job was asked.
+pub fn parameters(evidence: &RunEvidence) -> Table {
+    let seconds = |time: std::time::Duration| match time.as_secs() {
+        0 => format!("{} ms", time.as_millis()),
+        s if s % 3_600 == 0 => format!("{} h", s / 3_600),
+        s if s % 60 == 0 => format!("{} min", s / 60),
+        s => format!("{s} s"),
+    };
+    let rows = evidence.jobs.iter().map(|job| {
+        let spec = &job.spec;
+        let loops: Vec<String> = job
+            .workload
+            .phases
+            .iter()
+            .filter_map(|phase| match &phase.kind {
+                Kind::Loop(shape) => Some((phase, shape)),
+                Kind::Once => None,
+            })
+            .map(|(phase, shape)| {
+                let length = match (spec.loop_for, shape.length) {
+                    (Some(time), _) | (None, Length::For(time)) => seconds(time),
+                    (None, Length::Rounds(rounds)) => format!("{rounds} rounds"),
+                };
+                let rate =
+                    shape.rate.map_or_else(String::new, |rate| format!(" at {rate} per second"));
+                format!(
+                    "{}: {} × {} operations{rate}, {length}",
+                    phase.name,
+                    shape.workers,
+                    number_text(shape.scaled_operations(spec.scale))
+                )
+            })
+            .collect();
+        vec![
+            job.workload.name.clone(),
+            spec.tool.to_string(),
+            build(&spec.build.to_string(), spec.arm),
+            spec.postgres.to_string(),
+            loops.join("; "),
+            spec.scale.to_string(),
+            seconds(spec.sample_every),
+            spec.seed.to_string(),
+            seconds(spec.hard_end),
+        ]
+    });
+    Table {
+        columns: vec![
+            "Workload",
+            "Tool",
+            "Build",
+            "Server",
+            "Loops (workers × operations of a round)",
+            "Scale",
+            "Reading every",
+            "Seed",
+            "Hard end",
+        ],
+        rows: rows.collect(),
     }
 }
 

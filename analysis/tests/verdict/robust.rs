@@ -46,7 +46,9 @@ fn all_reports(jobs: Vec<JobEvidence>) -> Verdict {
     let text = to_json(&result);
     assert_eq!(text, to_json(&judge(&evidence)));
     assert!(!text.is_empty() && !to_markdown(&result).contains("NaN") && !text.contains("NaN"));
-    let _ = (to_html(&result), to_junit(&result));
+    let page = to_html(&result, Some(&evidence));
+    assert!(!page.contains("NaN") && !page.contains("\"inf") && page.len() < 2_000_000);
+    let _ = to_junit(&result);
     result.verdict
 }
 

@@ -78,6 +78,22 @@ pub async fn result_of(
     run: &RunSnapshot,
     input: &RunInput,
 ) -> Result<RunResult, JudgeError> {
+    let evidence = evidence_of(store, run, input).await?;
+    tokio::task::spawn_blocking(move || verdict::judge(&evidence))
+        .await
+        .map_err(|error| JudgeError::Broke(error.to_string()))
+}
+
+/// What a run's verdict rests on, folded from its stored frames.
+///
+/// # Errors
+///
+/// When its plan or a workload cannot be read.
+pub async fn evidence_of(
+    store: &Store,
+    run: &RunSnapshot,
+    input: &RunInput,
+) -> Result<RunEvidence, JudgeError> {
     let plan = Plan::parse(PLAN_FILE, &input.plan_toml).map_err(|problems| {
         JudgeError::Plan(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     })?;
@@ -85,10 +101,7 @@ pub async fn result_of(
     for job in &run.jobs {
         jobs.push(job_evidence(store, run.record.run, job, input).await?);
     }
-    let evidence = RunEvidence { run: run.record.run, plan, jobs };
-    tokio::task::spawn_blocking(move || verdict::judge(&evidence))
-        .await
-        .map_err(|error| JudgeError::Broke(error.to_string()))
+    Ok(RunEvidence { run: run.record.run, plan, jobs })
 }
 
 async fn job_evidence(
@@ -167,7 +180,7 @@ fn unjudged(run: &RunSnapshot, error: &JudgeError) -> RunResult {
         run: run.record.run,
         plan: run.record.plan.clone(),
         verdict: Verdict::Invalid,
-        sentence: format!("invalid: the run could not be judged: {error}"),
+        sentence: format!("Invalid: the run could not be judged: {error}"),
         detects: Detects::default(),
         findings: Vec::new(),
         budgets: Vec::new(),

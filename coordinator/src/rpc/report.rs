@@ -9,6 +9,7 @@ use pgsoak_analysis::report;
 use pgsoak_analysis::result::RunResult;
 use pgsoak_proto::wire;
 use tonic::Status;
+use tracing::warn;
 
 /// The report of a run.
 pub(super) async fn report(
@@ -47,10 +48,28 @@ pub(super) async fn report(
     let text = match format {
         wire::ReportFormat::Json | wire::ReportFormat::Unspecified => json,
         wire::ReportFormat::Markdown => report::to_markdown(&result),
-        wire::ReportFormat::Html => report::to_html(&result),
+        wire::ReportFormat::Html => html(services, &snapshot, &result).await?,
         wire::ReportFormat::Junit => report::to_junit(&result),
     };
     Ok(wire::GetReportResponse { text, verdict: view::verdict(result.verdict).to_owned(), replay })
+}
+
+/// The page, with charts where the evidence can be read.
+async fn html(
+    services: &Services,
+    snapshot: &RunSnapshot,
+    result: &RunResult,
+) -> Result<String, Status> {
+    let run = snapshot.record.run;
+    let input = services.store.input(run).await.or_status()?.unwrap_or_default();
+    let evidence = judging::evidence_of(&services.store, snapshot, &input)
+        .await
+        .inspect_err(|error| warn!(%run, %error, "the report has no charts"))
+        .ok();
+    let result = result.clone();
+    tokio::task::spawn_blocking(move || report::to_html(&result, evidence.as_ref()))
+        .await
+        .map_err(|error| Status::internal(format!("the report broke off: {error}")))
 }
 
 /// Where two results part, for people.
