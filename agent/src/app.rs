@@ -4,6 +4,8 @@ use crate::capabilities;
 use crate::config::AgentConfig;
 use crate::folder::FolderError;
 use crate::link::{Daemon, FindCapabilities};
+use crate::privilege;
+use crate::privilege::User;
 use pgsoak_proto::id::AgentId;
 use rustix::fs::FlockOperation;
 use std::{
@@ -86,6 +88,12 @@ pub async fn run_on(
     config.data_dir = fs::canonicalize(dir).map_err(failed("find the data folder", dir))?;
     let lock = lock(&config.data_dir)?;
     let agent = agent_id(&config.data_dir)?;
+    if privilege::is_root()
+        && let Some(user) = privilege::unprivileged_user()
+        && let Err(error) = share_templates(&config.cache_dir, &user)
+    {
+        tracing::warn!(%error, cache = %config.cache_dir.display(), "each job runs initdb: no folder for templates");
+    }
     tracing::info!(%agent, name = config.name, data = %config.data_dir.display(), "agent starts");
     Daemon::adopt(config, agent, find)?.run(shutdown).await;
     tracing::info!("agent ends");
@@ -96,6 +104,13 @@ pub async fn run_on(
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AgentError {
     let path = path.to_owned();
     move |source| AgentError::DataDir { doing, path, source }
+}
+
+/// Runners keep cluster templates in the cache; those of an agent that is root run as `user`, who may not write there otherwise.
+fn share_templates(cache_dir: &Path, user: &User) -> io::Result<()> {
+    let templates = cache_dir.join("templates");
+    fs::create_dir_all(&templates)?;
+    std::os::unix::fs::chown(&templates, Some(user.uid), Some(user.gid))
 }
 
 /// One agent at a time. The lock ends with the file, whatever ends the process.
@@ -163,6 +178,23 @@ mod tests {
         fs::write(data.path().join("agent-id"), "x").unwrap();
         let said = agent_id(data.path()).unwrap_err().to_string();
         assert!(said.ends_with("remove it to join the fleet as a new agent"), "{said}");
+    }
+
+    #[test]
+    fn runners_of_another_user_can_write_templates() {
+        use std::os::unix::fs::MetadataExt;
+        let cache = tempfile::tempdir().unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        // Root gives it to somebody else; anybody else can only give it to himself.
+        let uid = if own == 0 { 65_533 } else { own };
+        let gid = if own == 0 { 65_533 } else { rustix::process::getegid().as_raw() };
+        let user = User { name: "jobs".to_owned(), uid, gid };
+        for _ in 0..2 {
+            share_templates(cache.path(), &user).unwrap();
+            let templates = fs::metadata(cache.path().join("templates")).unwrap();
+            assert_eq!((templates.uid(), templates.gid()), (uid, gid));
+            assert_eq!(templates.mode() & 0o700, 0o700);
+        }
     }
 
     #[test]

@@ -8,9 +8,13 @@ use pgsoak_proto::job::BuildRef;
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
+
+/// What of a file is held at a time while its digest is made, bytes.
+const PIECE: usize = 128 << 10;
 
 /// Deepest folder below a package folder that is read.
 const MAX_DEPTH: u32 = 32;
@@ -302,17 +306,42 @@ fn content(path: &Path) -> Result<Vec<u8>, PackageError> {
     fs::read(path).map_err(|source| PackageError::Read { path: path.to_owned(), source })
 }
 
-/// Lengths stand before names and contents, so that no two packages run together into the same bytes.
+/// Lengths stand before names and contents, so that no two packages run together into the same bytes. A shared object with its debug
+/// information has tens of megabytes: it goes by in pieces, or it would be the peak of the runner's memory.
 fn digest(files: &[PackageFile]) -> Result<String, PackageError> {
     let mut hasher = Sha256::new();
+    let mut piece = vec![0; PIECE];
     for file in files {
-        let content = content(&file.path)?;
-        for part in [file.name.as_bytes(), &content] {
-            hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
-            hasher.update(part);
-        }
+        hasher.update(u64::try_from(file.name.len()).unwrap_or(u64::MAX).to_le_bytes());
+        hasher.update(file.name.as_bytes());
+        add_content(&mut hasher, &mut piece, &file.path)
+            .map_err(|source| PackageError::Read { path: file.path.clone(), source })?;
     }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn add_content(hasher: &mut Sha256, piece: &mut [u8], path: &Path) -> io::Result<()> {
+    let mut file = fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    hasher.update(length.to_le_bytes());
+    let mut came: u64 = 0;
+    loop {
+        let read = match file.read(piece) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hasher.update(piece.get(..read).unwrap_or_default());
+        came = came.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+    }
+    if came == length {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!(
+            "it changed while it was read: {came} bytes of {length} came"
+        )))
+    }
 }
 
 /// The major in `build.json`, which `deploy/build-extension.sh` writes.
@@ -386,6 +415,23 @@ mod tests {
         assert_eq!(names, ["x--1.2.sql", "x.control", "x.so"]);
         assert_eq!(found.default_version("x").as_deref(), Some("1.2"));
         assert_eq!(found.digest.len(), 64);
+    }
+
+    #[test]
+    fn a_file_of_many_pieces_has_the_digest_of_its_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.so");
+        let bytes: Vec<u8> =
+            (0..PIECE * 2 + 17).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        fs::write(&path, &bytes).unwrap();
+        let file = PackageFile { path, name: "x.so".to_owned(), kind: FileKind::Library };
+        let mut whole = Sha256::new();
+        for part in [b"x.so".as_slice(), &bytes] {
+            whole.update(u64::try_from(part.len()).unwrap().to_le_bytes());
+            whole.update(part);
+        }
+        let whole: String = whole.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest(&[file]).unwrap(), whole);
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Step {
     pub rows: Option<String>,
     /// `None`: a once phase.
     pub looped: Option<Loop>,
+    /// Whether a budget says how much may be left after it.
+    pub has_residual: bool,
 }
 
 impl Step {
@@ -74,6 +76,7 @@ impl Course {
             check: None,
             rows: None,
             looped: None,
+            has_residual: false,
         });
         let steps = first
             .into_iter()
@@ -113,6 +116,7 @@ fn step(phase: &Phase, is_control: bool) -> Step {
             Kind::Once => None,
             Kind::Loop(shape) => Some(shape.clone()),
         },
+        has_residual: phase.budget.residual.is_some(),
     }
 }
 

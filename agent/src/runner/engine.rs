@@ -29,8 +29,8 @@ use tokio::time::Instant;
 /// What a backend is given after its last answer before it is read.
 const SETTLE: Duration = Duration::from_millis(5);
 
-/// The sampler's pace in once phases: their peaks are short.
-const ONCE_EVERY: Duration = Duration::from_millis(100);
+/// The sampler's pace in once phases and at the start of loops: their peaks are short.
+const DENSE_EVERY: Duration = Duration::from_millis(100);
 
 /// Processes' types are asked for at most so often, beside the start of every phase.
 const TYPES_EVERY: Duration = Duration::from_secs(10);
@@ -73,8 +73,8 @@ pub struct Place {
     pub operations: u64,
     /// Rows the workload declares; 0: none.
     pub rows: u64,
-    /// Whether the session does nothing more afterwards.
-    pub is_last: bool,
+    /// Whether the allocator then gives back what it can: where the session does nothing more, or its residual is judged.
+    pub is_trimmed: bool,
 }
 
 impl Engine {
@@ -98,9 +98,7 @@ impl Engine {
             let is_last = index + 1 == steps.len();
             self.progress.phase(step, self.spec.loop_for);
             self.ask_types().await?;
-            let every = self.spec.sample_every;
-            let every = if step.looped.is_some() { every } else { every.min(ONCE_EVERY) };
-            self.sampler.set_every(every).map_err(gone)?;
+            self.sampler.set_every(self.spec.sample_every.min(DENSE_EVERY)).map_err(gone)?;
             match &step.looped {
                 None => self.once(step, is_last).await?,
                 Some(shape) => self.looped(step, shape).await?,
@@ -111,8 +109,10 @@ impl Engine {
 
     async fn once(&mut self, step: &Step, is_last: bool) -> Result<(), Fault> {
         self.started(step, 0)?;
-        let before = Place { phase: step.phase, round: 0, operations: 0, rows: 0, is_last: false };
+        let before =
+            Place { phase: step.phase, round: 0, operations: 0, rows: 0, is_trimmed: false };
         self.read(&self.main, before).await.map_err(|fault| self.placed(step, fault))?;
+        self.sample().await?;
         let vars = Vars { n: 1, worker: 0, round: 1, seed: self.spec.seed };
         let mut operations = 0;
         let all = statements(&step.sql);
@@ -124,8 +124,10 @@ impl Engine {
             operations += 1;
             self.progress.statements(operations, u64::try_from(all.len()).unwrap_or(u64::MAX));
         }
+        self.sample().await?;
         let rows = self.rows(step).await?;
-        let after = Place { round: 1, operations, rows, is_last, ..before };
+        let is_trimmed = is_last || step.has_residual;
+        let after = Place { round: 1, operations, rows, is_trimmed, ..before };
         self.read(&self.main, after).await.map_err(|fault| self.placed(step, fault))?;
         self.check(step, 0, vars).await?;
         self.ended(PhaseEnded {
@@ -150,6 +152,14 @@ impl Engine {
     /// Writes that a phase is over.
     pub(in crate::runner) fn ended(&self, ended: PhaseEnded) -> Result<(), Fault> {
         self.record.write(&Body::PhaseEnded(ended))
+    }
+
+    /// Takes a sample beside the clock's: at the edges of phases and rounds, so that none is too short to have one.
+    ///
+    /// # Errors
+    /// The sampler has ended.
+    pub(in crate::runner) async fn sample(&self) -> Result<(), Fault> {
+        self.sampler.read_now().await.map(drop).map_err(gone)
     }
 
     /// Reads a session at rest and writes what it holds.
@@ -178,7 +188,7 @@ impl Engine {
             .ok_or_else(lost)?;
         let contexts =
             rest::contexts(session, self.major).await.map_err(|error| self.outside(error))?;
-        let trimmed_rss_anon_bytes = if place.is_last {
+        let trimmed_rss_anon_bytes = if place.is_trimmed {
             self.instruments.trimmed(session.pid()).await.unwrap_or(0)
         } else {
             0

@@ -28,9 +28,13 @@ use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 /// So many workers of a phase are read again after their allocator was trimmed: it takes a second each, and they are alike.
 const TRIMMED_WORKERS: u32 = 4;
+
+/// A loop is sampled as densely as once phases for so long: many are over by then, and what a session takes first comes early.
+const DENSE_FOR: Duration = Duration::from_secs(30);
 
 /// How often progress is told of while a round runs.
 const TELL_EVERY: Duration = Duration::from_millis(500);
@@ -65,8 +69,10 @@ impl Engine {
         let mut workers = self.start(step, &work, shape.workers).await?;
         let rows = self.rows_before(step).await?;
         self.rest(step, &workers, 0, rows, false).await?;
+        self.sample().await?;
 
         let begun_at = Instant::now();
+        let _dense = self.dense_at_first();
         let mut rounds_done = 0;
         while plan.goes_on(rounds_done, begun_at.elapsed()) {
             let round = Round {
@@ -76,6 +82,7 @@ impl Engine {
             };
             let done;
             (workers, done) = self.round(step, &plan, round, workers, begun_at).await?;
+            self.sample().await?;
             rounds_done = round.number;
             for done in done {
                 total.operations += done.operations;
@@ -99,7 +106,18 @@ impl Engine {
             Ok(())
         });
         self.together(step, goodbyes, || ()).await?;
+        self.sample().await?;
         self.ended(total)
+    }
+
+    /// Sets the sampler to the plan's pace when the loop has run for a while, unless what is given is dropped before.
+    fn dense_at_first(&self) -> AbortOnDropHandle<()> {
+        let (sampler, every) = (self.sampler.clone(), self.spec.sample_every);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::time::sleep(DENSE_FOR).await;
+            // A sampler that has died is noticed at the next reading.
+            let _ = sampler.set_every(every);
+        }))
     }
 
     /// Tells the sampler of a worker's new backend. A sampler that has died is noticed at the next reading.
@@ -169,8 +187,8 @@ impl Engine {
     ) -> Result<(), Fault> {
         for worker in workers {
             let operations = worker.operations();
-            let is_last = is_over && worker.session().number() <= TRIMMED_WORKERS;
-            let place = Place { phase: step.phase, round, operations, rows, is_last };
+            let is_trimmed = is_over && worker.session().number() <= TRIMMED_WORKERS;
+            let place = Place { phase: step.phase, round, operations, rows, is_trimmed };
             self.read(worker.session(), place).await.map_err(|fault| self.placed(step, fault))?;
         }
         Ok(())

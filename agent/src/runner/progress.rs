@@ -186,6 +186,7 @@ mod tests {
                 rate: None,
                 reconnect: Reconnect::Never,
             }),
+            has_residual: false,
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod desk;
 mod faults;
+mod phases;
 mod trouble;
 
 use desk::{JOB, Job, spec};
