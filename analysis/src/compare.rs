@@ -18,7 +18,7 @@ use crate::facts::Facts;
 use crate::result::{Compared, Comparison};
 use crate::rounds::{Growth, Subject};
 use crate::stats::{count, median};
-use moderated::{LOG_DEVIATION, LOG_MARGIN, answer, moderated};
+use moderated::{LOG_DEVIATION, LOG_MARGIN, answer, moderated, rate_answer, rate_deviation};
 use pgsoak_proto::evidence::LeakKind;
 use pgsoak_proto::job::{Arm, Tool};
 use std::collections::BTreeMap;
@@ -135,6 +135,7 @@ impl Pair<'_> {
                     square.sqrt() / n,
                     threshold,
                     all.iter().any(|growth| growth.is_leak()),
+                    all.len(),
                 )
             })
         };
@@ -150,7 +151,22 @@ impl Pair<'_> {
         };
         let margin = candidate.2.max(baseline.2).max(0.05 * baseline.0.abs()).max(1.0);
         let width = candidate.1.hypot(baseline.1);
-        decide(&mut row, candidate.0 - baseline.0, width, margin);
+        let deviation = rate_deviation(
+            *subject == Subject::Anonymous,
+            candidate.2.max(baseline.2),
+            candidate.0.abs().max(baseline.0.abs()),
+        );
+        let difference = candidate.0 - baseline.0;
+        let pairs = candidate.4.min(baseline.4);
+        let Some((_, between)) = moderated(&vec![difference; pairs], deviation) else {
+            return Some(row);
+        };
+        let (decided, width) = rate_answer(difference, width, between, margin);
+        // Short enough to read back from JSON as it was written.
+        let rounded = |bytes: f64| (bytes * 1e3).round() / 1e3;
+        row.low = Some(rounded(difference - width));
+        row.high = Some(rounded(difference + width));
+        row.answer = decided;
         let unsteady = match row.answer {
             Compared::Worse => !candidate.3,
             Compared::Better => !baseline.3,

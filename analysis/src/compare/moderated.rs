@@ -15,6 +15,36 @@ pub(super) const LOG_DEVIATION: f64 = 0.028_284_271_247_461_9;
 /// log 1.05.
 pub(super) const LOG_MARGIN: f64 = 0.048_790_164_169_432;
 
+/// Between two runs, RssAnon per operation moves by the pages that are touched early or late (the threshold's worth), or by a twentieth.
+const PAGES_SHARE: f64 = 0.05;
+/// Bytes that contexts count move less.
+const BOOKS_SHARE: f64 = 0.02;
+/// And by this much at least, bytes per operation.
+const BOOKS_LEAST: f64 = 0.5;
+
+/// Deviation of a difference of two runs' growth per operation, until earlier pairs of equal builds say better. An interval from within a run
+/// knows nothing of it: two runs of one build differed by eight of its widths.
+pub(super) fn rate_deviation(is_pages: bool, threshold: f64, slope: f64) -> f64 {
+    let one = match is_pages {
+        true => threshold.max(PAGES_SHARE * slope.abs()),
+        false => BOOKS_LEAST.max(BOOKS_SHARE * slope.abs()),
+    };
+    std::f64::consts::SQRT_2 * one
+}
+
+/// Growth per operation: `same` is told by the intervals of the runs alone, a difference must exceed what runs differ by as well.
+/// Gives the answer and half the width of the interval that decided it.
+pub(super) fn rate_answer(mean: f64, within: f64, between: f64, margin: f64) -> (Compared, f64) {
+    let wide = within.max(between);
+    match answer(mean - within, mean + within, margin) {
+        Compared::Same => (Compared::Same, within),
+        _ => match answer(mean - wide, mean + wide, margin) {
+            Compared::Same => (Compared::CantTell, wide),
+            answer => (answer, wide),
+        },
+    }
+}
+
 /// Most pairs that are asked for.
 const MOST_PAIRS: usize = 40;
 

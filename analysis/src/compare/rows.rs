@@ -2,7 +2,9 @@
 
 use crate::budgets::What;
 use crate::compare::figures::{ANONYMOUS, CONTEXTS, JobFigures, Rate, Stack};
-use crate::compare::moderated::{LOG_DEVIATION, LOG_MARGIN, answer, moderated, pairs_needed};
+use crate::compare::moderated::{
+    LOG_DEVIATION, LOG_MARGIN, answer, moderated, pairs_needed, rate_answer, rate_deviation,
+};
 use crate::compare::sets::{Match, SetRow};
 use crate::over_time::Whose;
 use crate::result::Compared;
@@ -222,14 +224,14 @@ impl<'a> Match<'a> {
                 / count(rates.len().max(1))
         };
         let within = within(&olds).hypot(within(&news));
-        // Half a 95 % interval is about two deviations of one difference.
-        let deviation = within * count(differences.len()).sqrt() / 1.96;
+        let steepest = olds.iter().chain(&news).map(|rate| rate.slope.abs()).fold(0.0, f64::max);
+        let deviation = rate_deviation(name == ANONYMOUS, threshold, steepest);
         let (mean, between) = moderated(&differences, deviation)?;
-        let width = if differences.len() < 2 { within } else { between.max(within) };
+        let width;
+        (row.answer, width) = rate_answer(mean, within, between, margin);
         row.pairs = differences.len();
         row.margin = Some(margin);
         (row.low, row.high) = (Some(mean - width), Some(mean + width));
-        row.answer = answer(mean - width, mean + width, margin);
         let leak =
             |rates: &[Rate]| rates.iter().filter(|rate| rate.is_leak).count() * 2 > rates.len();
         match row.answer {
@@ -250,7 +252,10 @@ impl<'a> Match<'a> {
                 row.message = "gone: it leaks no longer".to_owned();
             }
             Compared::CantTell => {
-                row.message = "more operations would narrow the interval".to_owned();
+                row.message = match within > between {
+                    true => "more operations would narrow the interval".to_owned(),
+                    false => more(&differences, deviation, margin),
+                };
             }
             _ => {}
         }

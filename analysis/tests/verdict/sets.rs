@@ -61,7 +61,7 @@ fn growth_per_operation_is_told_by_one_run_each() {
     let worse = compared(0, 112);
     assert_eq!(worse.answer, Compared::Worse, "{}", worse.sentence);
     let line = row(&worse, "bytes_per_operation", "RssAnon");
-    assert!(line.low.unwrap() > 100.0 && line.high.unwrap() < 125.0, "{line:#?}");
+    assert!(line.low.unwrap() > 95.0 && line.high.unwrap() < 130.0, "{line:#?}");
     assert!(line.message.contains("new"), "{line:#?}");
     assert!(worse.sentence.starts_with("worse: new against old: RssAnon in dml/steady"));
     assert_eq!(compared(112, 0).answer, Compared::Better);
@@ -145,6 +145,26 @@ fn runs_of_one_build_are_never_worse() {
     }
     let one = || set("x", [holding(20.0, 1, "a")]);
     assert!(matches!(compare_sets(&one(), &one()).answer, Compared::Same | Compared::CantTell));
+}
+
+#[test]
+fn few_operations_move_rss_anon_by_pages_and_prove_nothing() {
+    // As measured: a DDL workload of 8 operations a round that keeps 1.2 kB each; four pages more or less between two runs of one build.
+    let ddl = |run: u8, late: u64| {
+        let mut made = job(Tool::Plain, Arm::Candidate, 1, 20, |worker, round| {
+            let (rss, contexts) = flat(worker, round);
+            (pages(rss + u64::from(round) * (8 * 1_200 + late)), contexts)
+        });
+        for reading in &mut made.attempt.at_rest {
+            reading.operations = u64::from(reading.round) * 8;
+        }
+        of_run(made, run, "a")
+    };
+    let found = compare_sets(&set("x", [ddl(1, 0)]), &set("x again", [ddl(2, 1_040)]));
+    let line = row(&found, "bytes_per_operation", "RssAnon");
+    assert_eq!(line.answer, Compared::CantTell, "{line:#?}");
+    let twice = compare_sets(&set("x", [ddl(1, 0)]), &set("y", [ddl(2, 9_600)]));
+    assert_eq!(row(&twice, "bytes_per_operation", "RssAnon").answer, Compared::Worse);
 }
 
 #[test]
