@@ -16,8 +16,8 @@ if [ -z "${HEAP_DIGEST:-}" ]; then
 fi
 digest=${HEAP_DIGEST:-$target/release/examples/heap_digest}
 shim=${HEAPSHIM:-$target/release/libpgsoak_heapshim.so}
-inject=$(ls /usr/lib/heaptrack/libheaptrack_inject.so /usr/lib/*/heaptrack/libheaptrack_inject.so 2>/dev/null | head -1)
-interpret=$(ls /usr/lib/heaptrack/libexec/heaptrack_interpret /usr/lib/*/heaptrack/libexec/heaptrack_interpret 2>/dev/null | head -1)
+inject=$(ls /usr/lib/heaptrack/libheaptrack_inject.so /usr/lib/*/heaptrack/libheaptrack_inject.so 2>/dev/null | head -1 || true)
+interpret=$(ls /usr/lib/heaptrack/libexec/heaptrack_interpret /usr/lib/*/heaptrack/libexec/heaptrack_interpret 2>/dev/null | head -1 || true)
 mkdir -p "$folder"
 chmod 755 "$folder"
 
@@ -45,7 +45,7 @@ BEGIN
   FOR i IN 1..n LOOP
     BEGIN
       EXECUTE format('INSERT INTO t SELECT %s + g, repeat(''x'', (%s * 37) %% 5000), jsonb_build_object(''a'', g, ''b'', array_agg(h)) FROM generate_series(1, 2) g, generate_series(1, 1 + %s %% 90) h GROUP BY g ON CONFLICT DO NOTHING', i * 10, i, i);
-      EXECUTE format('SELECT count(*), string_agg(data, '','' ORDER BY data) FROM t a JOIN t b USING (id) WHERE id BETWEEN %s AND %s', i * 10 - 400, i * 10);
+      EXECUTE format('SELECT count(*), string_agg(a.data, '','' ORDER BY a.data) FROM t a JOIN t b USING (id) WHERE id BETWEEN %s AND %s', i * 10 - 400, i * 10);
       IF i % 50 = 0 THEN
         EXECUTE format('CREATE TEMP TABLE tmp_%s AS SELECT * FROM t WHERE id > %s', i, i * 10 - 100);
         EXECUTE format('DROP TABLE tmp_%s', i);
@@ -132,7 +132,8 @@ for name, of_function in mine.items():
     with open(folded, errors="replace") as lines:
         for line in lines:
             stack, cost = line.rstrip("\n").rsplit(" ", 1)
-            leaf = stack.rsplit(";", 1)[-1]
+            # "strdup (strdup.c)": heaptrack puts the file behind the name where it knows it.
+            leaf = re.sub(r" \([^()]*\)$", "", stack.rstrip(";").rsplit(";", 1)[-1])
             if int(cost):
                 sums[leaf] = sums.get(leaf, 0) + int(cost)
     theirs[name] = theirs.get(name, sum(sums.values()))

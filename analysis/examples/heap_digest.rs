@@ -37,8 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let mut sums: BTreeMap<&str, [u64; 4]> = BTreeMap::new();
             for site in &digest.sites {
                 let sum = sums.entry(&site.function).or_default();
-                let costs =
-                    [site.peak_bytes, site.leaked_bytes, site.allocations, site.temporary];
+                let costs = [site.peak_bytes, site.leaked_bytes, site.allocations, site.temporary];
                 for (sum, cost) in sum.iter_mut().zip(costs) {
                     *sum += cost;
                 }

@@ -75,7 +75,7 @@ pub fn digest<R: Read>(
             b'+' => allocated(&mut tally, &mut blocks, &mut names, words),
             b'-' if names.is_raw => freed_raw(&mut tally, &mut blocks, words),
             b'-' => freed(&mut tally, words),
-            b'a' => info(&mut tally, words),
+            b'a' => info(&mut tally, &names, words),
             b't' => names.trace(words),
             b'i' => names.instruction(words),
             b's' => names.string(words, version),
@@ -165,7 +165,7 @@ fn allocated(
         return tally.allocated(u32::try_from(first).ok()?);
     }
     names.is_raw = true;
-    let trace = words.index()?;
+    let trace = names.known(words.index()?)?;
     let pointer = words.hex()?;
     let index = blocks.index(first, trace, || tally.info(first, trace));
     blocks.allocated(pointer, index);
@@ -186,9 +186,9 @@ fn freed_raw(tally: &mut Tally, blocks: &mut Blocks, mut words: Words<'_>) -> Op
     }
 }
 
-fn info(tally: &mut Tally, mut words: Words<'_>) -> Option<()> {
+fn info(tally: &mut Tally, names: &Names, mut words: Words<'_>) -> Option<()> {
     let bytes = words.hex()?;
-    tally.info(bytes, words.index()?);
+    tally.info(bytes, names.known(words.index()?)?);
     Some(())
 }
 
@@ -278,6 +278,12 @@ impl Names {
 }
 
 impl Names {
+    /// A trace that was told before; counters are kept for no other, so that a damaged number takes no memory. 0 is none and always known.
+    #[inline]
+    fn known(&self, trace: u32) -> Option<u32> {
+        usize::try_from(trace).is_ok_and(|trace| trace <= self.traces.len()).then_some(trace)
+    }
+
     /// Instruction and parent of a trace.
     pub fn trace_at(&self, trace: u32) -> Option<(u32, u32)> {
         numbered(&self.traces, trace).copied()

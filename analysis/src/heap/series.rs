@@ -48,7 +48,7 @@ impl Series {
     fn thin(&mut self) {
         let (first, last) = (self.points.first(), self.points.last());
         let span = last.zip(first).map_or(0, |(last, first)| last.ms.saturating_sub(first.ms));
-        self.interval_ms = (self.interval_ms * 2).max(span / (MOST as u64 / 2)).max(1);
+        self.interval_ms = self.interval_ms.saturating_mul(2).max(span / (MOST as u64 / 2)).max(1);
         let interval = self.interval_ms;
         let mut kept: Vec<HeapPoint> = Vec::with_capacity(MOST);
         for point in self.points.drain(..) {

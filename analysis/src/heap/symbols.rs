@@ -47,6 +47,10 @@ struct Symbols {
 impl Symbols {
     /// Of the object at `path`; a missing or unreadable one knows nothing.
     fn of(path: &Path) -> Self {
+        // A damaged file can name anything, a device included.
+        if !path.is_file() {
+            return Self { own: None, split: None };
+        }
         let split = split_debug(path).and_then(|path| addr2line::Loader::new(path).ok());
         Self { own: addr2line::Loader::new(path).ok(), split }
     }
