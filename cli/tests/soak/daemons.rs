@@ -80,7 +80,7 @@ fn every_verb_works_against_daemons() {
     assert_eq!(result["jobs"][0]["agent"], "a");
 
     assert!(stdout(&mut daemons.ask(&["runs"])).contains(run));
-    assert!(stdout(&mut daemons.ask(&["watch", run])).starts_with("pass"));
+    assert!(stdout(&mut daemons.ask(&["watch", run])).starts_with("Pass: "));
     assert!(stdout(&mut daemons.ask(&["report", run])).contains("# "));
     assert!(stdout(&mut daemons.ask(&["report", run, "--format", "junit"])).contains("<testsuite"));
     assert_eq!(report(&daemons, run), result);
