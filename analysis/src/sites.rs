@@ -280,7 +280,8 @@ pub fn holders(job: &JobEvidence) -> Option<Holders> {
             (held, digest.peak_bytes, std::cmp::Reverse(digest.process))
         })?;
     let mut by_place: BTreeMap<(Owner, String, String), Holder> = BTreeMap::new();
-    for site in digest.sites.iter().filter(|site| !is_remainder(site)) {
+    let is_told = |site: &&AllocationSite| !site.stack.first().is_some_and(is_remainder);
+    for site in digest.sites.iter().filter(is_told) {
         let owner = owner(&site.stack, &image);
         let frame = match owner {
             Owner::Extension => telling_frame(&site.stack, &image),
@@ -330,14 +331,17 @@ fn asking_frame(stack: &[StackFrame]) -> Option<&StackFrame> {
     let from = last.map_or(0, |last| last + 1);
     let rest = stack.get(from..).unwrap_or_default();
     let is_named = |frame: &&StackFrame| {
-        !frame.function.is_empty() && !frame.function.starts_with("0x") && !is_allocator(frame)
+        !frame.function.is_empty()
+            && !frame.function.starts_with("0x")
+            && !is_remainder(frame)
+            && !is_allocator(frame)
     };
     rest.iter().find(is_named).or_else(|| rest.first()).or_else(|| stack.first())
 }
 
 /// massif's word for what it does not list: "in 25 places, all below massif's threshold (1.00%)".
-fn is_remainder(site: &AllocationSite) -> bool {
-    site.stack.first().is_some_and(|frame| frame.function.contains("below massif's threshold"))
+fn is_remainder(frame: &StackFrame) -> bool {
+    frame.function.contains("below massif's threshold")
 }
 
 #[cfg(test)]
