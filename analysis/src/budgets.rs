@@ -222,19 +222,25 @@ fn residual(
 
 /// Who keeps what is left: contexts, the allocator, and how much of the allocator's is slack that it gives back when told to.
 fn kept_by(value: f64, held: Option<f64>, after_trim: Option<f64>) -> String {
-    let given_back = after_trim.map(|after| bytes_text((value - after).max(0.0)));
+    let given_back = after_trim.map(|after| (value - after).max(0.0));
     match (held, given_back) {
-        (Some(held), Some(given_back)) => format!(
-            "memory contexts hold {} of it; the allocator kept {}, of which malloc_trim gives back {given_back}",
-            bytes_text(held),
-            bytes_text((value - held).max(0.0))
-        ),
-        (Some(held), None) => format!(
-            "memory contexts hold {} of it, the allocator {}",
-            bytes_text(held),
-            bytes_text((value - held).max(0.0))
-        ),
-        (None, Some(given_back)) => format!("malloc_trim gives back {given_back} of it"),
+        (Some(held), given_back) => {
+            let kept = (value - held).max(0.0);
+            let slack = match given_back {
+                // Memory that was free before counts too, so it can be more than what was kept.
+                Some(back) if kept > 0.0 && back >= kept => {
+                    ", all of which malloc_trim gives back".to_owned()
+                }
+                Some(back) => format!(", of which malloc_trim gives back {}", bytes_text(back)),
+                None => String::new(),
+            };
+            format!(
+                "memory contexts hold {} of it; the allocator kept {}{slack}",
+                bytes_text(held),
+                bytes_text(kept)
+            )
+        }
+        (None, Some(back)) => format!("malloc_trim gives back {} of it", bytes_text(back)),
         (None, None) => String::new(),
     }
 }

@@ -23,13 +23,24 @@ pub struct Trimmed {
     pub after: f64,
     /// After `malloc_trim`.
     pub trimmed: f64,
+    /// By so much the blocks of memory contexts grew meanwhile; 0: they are not known.
+    pub contexts: f64,
 }
 
 impl Trimmed {
-    /// Whether it is back at the level before the first round.
+    /// Whether it is back at the level before the first round, but for what contexts hold more. If not, nothing is known: blocks may be
+    /// allocated, or lie so that no whole page between them is free.
     pub fn is_slack(&self) -> bool {
-        self.trimmed - self.before <= NEAR_BYTES.max(NEAR_SHARE * self.before)
+        self.outside() <= NEAR_BYTES.max(NEAR_SHARE * self.before)
     }
+
+    fn outside(&self) -> f64 {
+        self.trimmed - self.before - self.contexts.max(0.0)
+    }
+}
+
+fn total(reading: &AtRest) -> u64 {
+    reading.contexts.iter().fold(0, |sum, context| sum.saturating_add(context.total_bytes))
 }
 
 /// Of the workers of a phase, or of one of them; `None`: none was trimmed.
@@ -59,6 +70,7 @@ pub fn trimmed(attempt: &AttemptEvidence, phase: &str, session: Option<u32>) -> 
             before: bytes(first.rss_anon_bytes),
             after: bytes(last.rss_anon_bytes),
             trimmed: bytes(last.trimmed_rss_anon_bytes),
+            contexts: bytes(total(last)) - bytes(total(first)),
         })
-        .max_by(|a, b| (a.trimmed - a.before).total_cmp(&(b.trimmed - b.before)))
+        .max_by(|a, b| a.outside().total_cmp(&b.outside()))
 }

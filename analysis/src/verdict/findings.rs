@@ -225,7 +225,7 @@ fn slack(facts: &Facts<'_>, phase: &str, session: Option<u32>) -> String {
         )
     } else {
         format!(
-            " malloc_trim at the end takes RssAnon from {after} to {left} ({before} before the first round): the rest is still allocated."
+            " malloc_trim at the end takes RssAnon from {after} to {left} ({before} before the first round)."
         )
     }
 }
