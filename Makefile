@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. Both install what is missing, on a machine with nothing but Rust and Debian.
-.PHONY: demo test setup builds release lint bench
+.PHONY: demo test torture setup builds release lint bench
 
 TVIEWS_NEW := 0.1.0-beta.34
 TVIEWS_OLD := 0.1.0-beta.20
@@ -16,6 +16,11 @@ test: setup builds
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo build --workspace
 	cargo test --workspace
+
+# Kills, cut networks, full disks, stopped processes, clocks: real processes, some ten minutes. Needs root.
+torture: setup builds
+	cargo build --workspace
+	cargo test -p pgsoak --test torture
 
 # Tools, PostgreSQL, headers. Idempotent; says what it does.
 setup:
