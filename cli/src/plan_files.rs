@@ -27,7 +27,7 @@ pub struct PlanFiles {
 /// Names the file, the line and the way out.
 pub fn read(plan: &str) -> anyhow::Result<PlanFiles> {
     let path = Path::new(plan);
-    let (shown, text, beside) = if path.exists() || plan.ends_with(".toml") {
+    let (shown, text, beside) = if path.is_file() || plan.ends_with(".toml") {
         let text = fs::read_to_string(path)
             .map_err(|error| Coded::usage(format!("cannot read the plan {plan}: {error}")))?;
         (plan.to_owned(), text, path.parent().map_or_else(PathBuf::new, Path::to_owned))
