@@ -12,5 +12,7 @@ mod look;
 mod requests;
 mod restore;
 mod sessions;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod views;

@@ -24,7 +24,7 @@ use crate::store::catalogue::{Batch, Catalogue, Loaded};
 use crate::store::copy::{CopyPart, CopySummary};
 use crate::store::evidence::{Append, AppendError, Appended, EvidenceWriter};
 use crate::store::open::OpenStoreError;
-use crate::store::run_db::{RunDbs, StoredFrame};
+use crate::store::run_db::{Ended, RunDbs, StoredFrame};
 use pgsoak_proto::id::{JobId, RunId};
 use pgsoak_proto::job::JobSpec;
 use std::{
@@ -83,6 +83,21 @@ pub struct Store {
     runs: Arc<RunDbs>,
     evidence: EvidenceWriter,
     artifacts: Artifacts,
+}
+
+pub(crate) fn ends(
+    runs: &RunDbs,
+    attempts: &[(RunId, JobId, u32)],
+) -> Result<Vec<(JobId, Ended)>, StoreError> {
+    let mut found = Vec::new();
+    for (run, job, attempt) in attempts {
+        if let Some(db) = runs.open_existing(*run)?
+            && let Some(ended) = db.ended(*job, *attempt)?
+        {
+            found.push((*job, ended));
+        }
+    }
+    Ok(found)
 }
 
 /// Runs what blocks on a thread that may.
@@ -291,6 +306,19 @@ impl Store {
             Ok((marks, db.damage().map(str::to_owned)))
         })
         .await
+    }
+
+    /// How attempts ended of which the last frame is stored.
+    ///
+    /// # Errors
+    ///
+    /// When a run's database does not open even afresh, or cannot be read.
+    pub async fn ends(
+        &self,
+        attempts: Vec<(RunId, JobId, u32)>,
+    ) -> Result<Vec<(JobId, Ended)>, StoreError> {
+        let runs = Arc::clone(&self.runs);
+        blocking(move || ends(&runs, &attempts)).await
     }
 
     /// Reads the frames of one attempt in order, on a blocking thread, until `each` returns false.

@@ -177,6 +177,10 @@ impl JobState {
                 S::Unreachable { tenure: *tenure, started_at: Some(*started_at), silent_since }
             }
             (S::Unreachable { .. }, E::AgentSilent(_)) => self.clone(),
+            // Its assignment may still be on its way: it is not lost by not being held.
+            (S::Unreachable { tenure, started_at: None, .. }, E::AgentBack) => {
+                S::Assigned { tenure: *tenure }
+            }
             (S::Unreachable { tenure, started_at, .. }, E::AgentBack | E::Started) => {
                 S::Running { tenure: *tenure, started_at: started_at.unwrap_or(now) }
             }
@@ -334,6 +338,15 @@ mod tests {
         let silent = running.after(job, JobEvent::AgentSilent(UnixUs(3)), UnixUs(9)).unwrap();
         assert_eq!(silent.label(), "unreachable");
         assert_eq!(silent.after(job, JobEvent::AgentBack, UnixUs(12)).unwrap(), running);
+    }
+
+    #[test]
+    fn an_assignment_that_was_never_heard_of_stays_one_over_a_silence() {
+        let job = JobId::issue();
+        let assigned = JobState::Assigned { tenure: tenure(job, 1) };
+        let silent = assigned.after(job, JobEvent::AgentSilent(UnixUs(3)), UnixUs(9)).unwrap();
+        assert_eq!(silent.after(job, JobEvent::AgentBack, UnixUs(12)).unwrap(), assigned);
+        assert_eq!(silent.after(job, JobEvent::Started, UnixUs(12)).unwrap().label(), "running");
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Back into memory: everything at a start, single finished runs when an agent still holds something of them.
 
+use crate::domain::job::JobEvent;
 use crate::domain::record::AgentRecord;
-use crate::engine::state::{AgentEntry, State};
+use crate::engine::state::{AgentEntry, JobEntry, State};
 use crate::store::catalogue::{Loaded, OpenRun};
+use crate::store::run_db::Ended;
 use crate::store::{Store, StoreError};
-use pgsoak_proto::id::JobId;
+use pgsoak_proto::id::{JobId, RunId};
 use tracing::{info, warn};
 
 impl State {
@@ -29,6 +31,27 @@ impl State {
         info!(runs, agents = self.agents.len(), fence = self.fence, "state is restored");
         if !damage.is_empty() {
             warn!(records = damage.len(), "damaged records were left out");
+        }
+    }
+
+    /// Attempts that the catalogue calls live.
+    pub(crate) fn live_attempts(&self) -> Vec<(RunId, JobId, u32)> {
+        let live = |job: &JobEntry| {
+            let lease = job.record.state.live()?.lease;
+            Some((job.record.run, lease.job, lease.attempt))
+        };
+        self.runs.values().flat_map(|run| run.jobs.values()).filter_map(live).collect()
+    }
+
+    /// The last frames of live attempts were found in the store: the coordinator ended between storing them and writing
+    /// down that the jobs are over. Their agents need not have anything of them any more.
+    pub(crate) fn restore_ends(&mut self, found: Vec<(JobId, Ended)>) {
+        for (job, Ended { sequence, outcome, reason }) in found {
+            let Some(entry) = self.job_mut(job) else { continue };
+            entry.record.is_ended = true;
+            entry.record.stored_sequence = entry.record.stored_sequence.max(sequence);
+            info!(%job, %outcome, "its last frame was stored before the restart");
+            self.step(job, JobEvent::Ended { outcome, reason });
         }
     }
 

@@ -16,6 +16,8 @@ use tracing::{info, warn};
 const HEARTBEATS_MISSED: u32 = 3;
 /// The pause after a refusal grows with the attempts, to this many times its beginning.
 const LONGEST_PAUSE: u32 = 6;
+/// Attempts of a job while none of them was ever heard to run.
+const MOST_UNHEARD: u32 = 50;
 /// Beside the missed heartbeats: time for an assignment to become a folder.
 const SETTLING: Duration = Duration::from_secs(5);
 
@@ -108,7 +110,9 @@ impl State {
             job.listed_at = now;
             if !job.record.state.is_over() {
                 let event = match (&job.record.state, is_running) {
-                    (JobState::Assigned { .. }, true) => JobEvent::Started,
+                    (JobState::Assigned { .. } | JobState::Unreachable { .. }, true) => {
+                        JobEvent::Started
+                    }
                     _ => JobEvent::AgentBack,
                 };
                 self.step(lease.job, event);
@@ -123,10 +127,23 @@ impl State {
         if let Some(run) = self.run_of_job.get(&job).copied() {
             self.note(run, format!("attempt {attempt} of job {job} was lost: agent {name} {how}"));
         }
+        let is_unheard = self.job(job).is_some_and(|entry| {
+            matches!(
+                entry.record.state,
+                JobState::Assigned { .. } | JobState::Unreachable { started_at: None, .. }
+            )
+        });
+        // Nothing was run of an assignment that did not arrive: the network alone must not use a job's attempts up.
+        let (max_attempts, pause) = if is_unheard {
+            let pause = self.limits.refusal_pause * attempt.clamp(1, LONGEST_PAUSE);
+            (MOST_UNHEARD.max(self.limits.max_attempts), pause)
+        } else {
+            (self.limits.max_attempts, Duration::ZERO)
+        };
         let event = JobEvent::Lost {
             reason: format!("agent {name} {how}"),
-            max_attempts: self.limits.max_attempts,
-            not_before: self.now(),
+            max_attempts,
+            not_before: self.now().plus(pause),
         };
         self.step(job, event);
     }
@@ -211,7 +228,10 @@ impl State {
             .filter(|job| now.since(job.listed_at) > patience)
             .filter_map(|job| {
                 let tenure = *job.record.state.live()?;
-                let is_unheard = matches!(job.record.state, JobState::Assigned { .. });
+                let is_unheard = matches!(
+                    job.record.state,
+                    JobState::Assigned { .. } | JobState::Unreachable { started_at: None, .. }
+                );
                 Some((tenure, is_unheard))
             })
             .filter(|(tenure, _)| !listed.contains(&tenure.lease))

@@ -49,6 +49,7 @@ pub async fn spawn(
     let clock = Clock::read();
     let mut state = State::new(config, limits, clock);
     state.restore(store.load().await?);
+    state.restore_ends(store.ends(state.live_attempts()).await?);
     let (requests_in, requests) = mpsc::channel(QUEUE);
     let (changes, changes_out) = watch::channel(0);
     let handle = EngineHandle::new(config, requests_in, changes_out, clock);

@@ -183,6 +183,14 @@ impl Catalogue {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
+    /// For simulations, whose crashes leave the process alive: there it is as good as durable.
+    #[cfg(test)]
+    pub(crate) fn commit_unsynced(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut merged = sled::Batch::default();
+        add(&self.db, &mut merged, batch)?;
+        self.db.db.apply_batch(merged).map_err(|source| self.db.error("write", source))
+    }
+
     /// All entries, of one moment: the thread that writes reads them.
     pub(crate) async fn copy(&self) -> Result<Entries, StoreError> {
         let (reply, answer) = oneshot::channel();

@@ -279,3 +279,22 @@ impl Thread {
         Ok(Appended { high_water, repeated, skipped })
     }
 }
+
+/// For simulations: what the thread decides about an append, without the thread and without the disk's time.
+#[cfg(test)]
+pub(crate) struct Unsynced(Thread);
+
+#[cfg(test)]
+impl Unsynced {
+    pub(crate) fn new(runs: Arc<RunDbs>) -> Self {
+        Self(Thread { runs, open: HashMap::new(), syncs: Arc::default() })
+    }
+
+    pub(crate) fn append(&mut self, append: &Append) -> Result<Appended, AppendError> {
+        self.0.write_one(append)
+    }
+
+    pub(crate) fn close(&mut self, run: RunId) {
+        self.0.open.remove(&run);
+    }
+}

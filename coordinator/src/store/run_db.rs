@@ -9,7 +9,9 @@ use crate::store::StoreError;
 use crate::store::acknowledged::Acknowledged;
 use crate::store::open::{OpenStoreError, SyncedDb, sync_folder};
 use crate::store::value;
+use pgsoak_proto::evidence::{Body, Frame};
 use pgsoak_proto::id::{JobId, RunId};
+use pgsoak_proto::job::Outcome;
 use pgsoak_proto::wire;
 use prost::Message as _;
 use std::{
@@ -36,6 +38,17 @@ pub enum StoredFrame {
         /// How it shows.
         problem: String,
     },
+}
+
+/// The last frame of an attempt.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ended {
+    /// Its place.
+    pub sequence: u64,
+    /// How the attempt ended.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: String,
 }
 
 /// The open database of one run.
@@ -314,6 +327,23 @@ impl RunDb {
             },
             Some(Err(damage)) => Err(damaged(job, attempt, &damage.to_string())),
         }
+    }
+
+    /// How the attempt ended, if its last frame is stored.
+    pub(crate) fn ended(&self, job: JobId, attempt: u32) -> Result<Option<Ended>, StoreError> {
+        let sequence = self.high_water(job, attempt)?;
+        let found = value::get(&self.synced.db, &frame_key(job, attempt, sequence))
+            .map_err(|source| self.synced.error("read", source))?;
+        let frame = found.and_then(Result::ok).and_then(|bytes| {
+            let frame = wire::Frame::decode(bytes.as_slice()).ok()?;
+            Frame::try_from(frame).ok()
+        });
+        Ok(match frame.map(|frame| frame.body) {
+            Some(Body::Ended(ended)) => {
+                Some(Ended { sequence, outcome: ended.outcome, reason: ended.reason })
+            }
+            _ => None,
+        })
     }
 
     /// Writes frames and the mark that covers them, at once. Not durable before [`Self::sync`].
