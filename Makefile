@@ -44,3 +44,11 @@ lint:
 # Peers and the limit side by side; figures in docs/performance.md.
 bench:
 	cargo bench --workspace
+
+# 100 times kill -9 of coordinator, daemon and both in real runs, and every other fault on real processes. About 20 minutes; root.
+torture: setup
+	PGSOAK_KILLS=100 cargo test -p pgsoak --test torture -- --nocapture --test-threads=2
+
+# 500 fresh seeds of a fleet in virtual time. PGSOAK_SEED=N replays one.
+simulate:
+	PGSOAK_SEEDS=500 cargo test -p pgsoak-coordinator --lib simulation -- --nocapture --test-threads=1

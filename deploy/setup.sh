@@ -33,6 +33,8 @@ wanted=(
   'unzip:unzip'
   'gdb:gdb'
   'ip:iproute2'
+  'strace:strace'
+  'faketime:faketime'
 )
 
 have() {
