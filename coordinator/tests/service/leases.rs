@@ -68,13 +68,33 @@ async fn attempts_that_are_lost_again_and_again_end_the_job() {
     agent.connect(&stage.socket(), vec![]).await;
     let run = stage.submit(&plan(""), "key").await;
     for attempt in 1..=3 {
-        assert_eq!(agent.assignment().await.lease.attempt, attempt);
+        let lease = agent.assignment().await.lease;
+        assert_eq!(lease.attempt, attempt);
+        agent.heartbeat(&[lease]).await;
         agent.connect(&stage.socket(), vec![]).await;
     }
     let view = stage.finished(&run).await;
     assert_eq!(view.jobs[0].outcome(), wire::Outcome::Infrastructure);
     assert_eq!(view.jobs[0].reason, "agent a came back without it");
     assert!(view.sentence.contains("attempt 1 of job"), "{}", view.sentence);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn assignments_that_never_arrived_use_no_attempts_up() {
+    let mut stage = Stage::new().await;
+    let mut agent = Scripted::new("a");
+    agent.connect(&stage.socket(), vec![]).await;
+    let run = stage.submit(&plan(""), "key").await;
+    for attempt in 1..=5 {
+        assert_eq!(agent.assignment().await.lease.attempt, attempt);
+        agent.connect(&stage.socket(), vec![]).await;
+    }
+    let lease = agent.assignment().await.lease;
+    agent.evidence(lease, [frames(1, 1), vec![ended(2, Outcome::Finished, "")]].concat()).await;
+    agent.acknowledged(lease, 2).await;
+    agent.say(AgentMessage::Delivered(lease)).await;
+    assert_eq!(stage.finished(&run).await.jobs[0].outcome(), wire::Outcome::Finished);
     stage.stop().await;
 }
 
