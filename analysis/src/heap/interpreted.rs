@@ -66,6 +66,10 @@ pub fn digest<R: Read>(
             digest.marked_bytes.push(u64::try_from(tally.total.live).unwrap_or(0));
             tally.mark();
         }
+        if !names.is_raw {
+            let until = marks.peek().copied().unwrap_or(u64::MAX);
+            events(lines, &mut tally, &mut series, until);
+        }
         let Some(line) = lines.next()? else { break };
         let (Some(kind), words) = (line.first(), Words::new(line.get(2..).unwrap_or_default()))
         else {
@@ -136,6 +140,19 @@ pub fn digest<R: Read>(
         gathered::sites(&names, &tally.finish(), symbols, &mut digest);
     }
     Ok(digest)
+}
+
+/// Takes events as long as they come one after the other and are right; anything else is left to the way that takes any line.
+fn events<R: Read>(lines: &mut Lines<R>, tally: &mut Tally, series: &mut Series, until: u64) {
+    while lines.offset() < until {
+        let Some((kind, index, length)) = lines.event() else { break };
+        let good = if kind == b'+' { tally.allocated(index) } else { tally.freed(index) };
+        if good.is_none() {
+            break;
+        }
+        lines.take(length);
+        series.see(u64::try_from(tally.total.live).unwrap_or(0));
+    }
 }
 
 fn first_line<R: Read>(lines: &mut Lines<R>) -> Result<u64, Problem> {

@@ -101,6 +101,38 @@ impl<R: Read> Lines<R> {
         }
     }
 
+    /// The next line when it is `+ A` or `- A` with one short number and lies in the buffer whole: its kind, its number and its length. Nothing is
+    /// taken: [`Self::take`] does that, and [`Self::next`] gives any line. Nearly all lines of an interpreted file are these.
+    #[inline]
+    pub fn event(&self) -> Option<(u8, u32, usize)> {
+        let [kind @ (b'+' | b'-'), b' ', digits @ ..] = self.buffer.get(self.start..self.end)?
+        else {
+            return None;
+        };
+        let mut value = 0_u32;
+        for (used, byte) in digits.iter().take(9).enumerate() {
+            if *byte == b'\n' {
+                if used == 0 {
+                    return None;
+                }
+                return Some((*kind, value, used + 3));
+            }
+            if !byte.is_ascii_hexdigit() {
+                return None;
+            }
+            // Letters have bit 6 and begin at 1.
+            value = (value << 4) | u32::from((byte & 0xf) + 9 * (byte >> 6));
+        }
+        None
+    }
+
+    /// Takes the event that was just given, by its length.
+    #[inline]
+    pub fn take(&mut self, length: usize) {
+        self.start = self.start.saturating_add(length).min(self.end);
+        self.number += 1;
+    }
+
     /// Moves what is left to the front when the buffer is full; grows it when a line is longer. Gives the shift.
     fn make_room(&mut self) -> usize {
         if self.end < self.buffer.len() {
@@ -215,6 +247,24 @@ mod tests {
         let text = format!("a\n{}\nb\n", "x".repeat(3 * CHUNK));
         let (lines, truncated) = all(text.as_bytes());
         assert_eq!((lines.len(), lines[1].len(), truncated), (3, 3 * CHUNK, false));
+    }
+
+    #[test]
+    fn short_events_are_taken_and_others_left() {
+        let mut lines =
+            Lines::new(&b"+ 1f\n- A\n+ 1 2 3\n+ \n+ 123456789\n- g\nt 1 0\n+ ffffffff\n+ 1"[..]);
+        assert_eq!(lines.event(), None, "nothing was read yet");
+        assert_eq!(lines.next().unwrap(), Some(&b"+ 1f"[..]));
+        assert_eq!(lines.event(), Some((b'-', 10, 4)));
+        lines.take(4);
+        assert_eq!((lines.number, lines.offset()), (2, 9));
+        for left in ["+ 1 2 3", "+ ", "+ 123456789", "- g", "t 1 0"] {
+            assert_eq!(lines.event(), None);
+            assert_eq!(lines.next().unwrap(), Some(left.as_bytes()));
+        }
+        assert_eq!(lines.event(), Some((b'+', u32::MAX, 11)));
+        lines.take(11);
+        assert_eq!(lines.event(), None, "the last line has no end");
     }
 
     #[test]
