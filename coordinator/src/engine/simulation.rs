@@ -8,6 +8,8 @@
 //! `PGSOAK_SEEDS` says how many fresh seeds (beside the fixed ones), `PGSOAK_SEED` replays one.
 
 mod agent;
+mod contracts;
+mod coordinator;
 mod dice;
 mod world;
 
