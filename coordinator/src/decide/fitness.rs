@@ -128,7 +128,7 @@ pub(crate) mod tests {
         ]);
         assert_eq!(
             listed(&lacks(&spec, &capable(1))),
-            "the tool heaptrack, the build x@2 for PostgreSQL 18, the label disk=fast and the label zone=attic (it has zone=lab)"
+            "the tool heaptrack, the build x@2 for PostgreSQL 18 (there: deploy/build-extension.sh x 2), the label disk=fast and the label zone=attic (it has zone=lab)"
         );
         spec.postgres = PostgresRef::Major(15);
         assert!(lacks(&spec, &capable(1)).contains(&"PostgreSQL 15".to_owned()));
