@@ -237,7 +237,17 @@ impl State {
             .filter(|(tenure, _)| !listed.contains(&tenure.lease))
             .collect();
         for (tenure, is_unheard) in absent {
-            if is_unheard {
+            let is_cancelling = self
+                .job(tenure.lease.job)
+                .is_some_and(|job| matches!(job.record.state, JobState::Cancelling { .. }));
+            if is_cancelling {
+                // Its assignment may still be on its way, and the cancel behind it: the agent's own word is waited for, which
+                // it gives for what it does not hold as well.
+                if let Some(job) = self.job_mut(tenure.lease.job) {
+                    job.listed_at = now;
+                }
+                self.send_cancel(tenure.lease.job);
+            } else if is_unheard {
                 // Lost on the way: the same lease again, so there is still one attempt at most.
                 warn!(%agent, job = %tenure.lease.job, "an assignment was not taken; sent again");
                 if let Some(job) = self.job_mut(tenure.lease.job) {

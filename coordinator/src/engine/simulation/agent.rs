@@ -246,6 +246,9 @@ impl Agent {
                     held.end(Outcome::Cancelled, &reason);
                     held.owes_cancel = true;
                     self.made.insert((lease.job, lease.attempt), (held.last, held.outcome));
+                } else {
+                    // Nothing of it is here.
+                    return Some(AgentMessage::CancelAcknowledged(lease));
                 }
             }
             CoordinatorMessage::Release(lease) => {
