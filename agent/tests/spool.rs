@@ -436,6 +436,17 @@ fn a_full_disk_holds_frames_in_memory_until_there_is_room() {
     assert_eq!(gaps(&frames), [missing]);
 }
 
+#[test]
+fn an_empty_segment_before_another_is_damage_and_no_endless_loop() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("00000000000000000001.seg"), b"").unwrap();
+    fs::write(dir.path().join("00000000000000000009.seg"), b"").unwrap();
+    let mut reader = SpoolReader::open(dir.path(), 0);
+    assert!(reader.next_batch(1000).is_err());
+    assert!(reader.skip_damage().unwrap());
+    assert_eq!((reader.next_sequence(), reader.lost_up_to()), (9, 8));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]

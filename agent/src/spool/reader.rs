@@ -168,7 +168,11 @@ impl SpoolReader {
             Entry::Whole(content) => content,
             Entry::End if !is_followed => return Ok(Step::End),
             Entry::Torn if !is_followed => return Ok(Step::Torn),
-            Entry::End if segment::list(&self.dir)?.binary_search(&self.next).is_ok() => {
+            // An empty segment begins with `next` itself: the one that follows it is not the next.
+            Entry::End
+                if *first < self.next
+                    && segment::list(&self.dir)?.binary_search(&self.next).is_ok() =>
+            {
                 self.sync()?;
                 self.open = None;
                 return Ok(Step::NextSegment);
