@@ -17,11 +17,6 @@ test: setup builds
 	cargo build --workspace
 	cargo test --workspace
 
-# Kills, cut networks, full disks, stopped processes, clocks: real processes, some ten minutes. Needs root.
-torture: setup builds
-	cargo build --workspace
-	cargo test -p pgsoak --test torture
-
 # Tools, PostgreSQL, headers. Idempotent; says what it does.
 setup:
 	deploy/setup.sh
@@ -46,7 +41,8 @@ bench:
 	cargo bench --workspace
 
 # 100 times kill -9 of coordinator, daemon and both in real runs, and every other fault on real processes. About 20 minutes; root.
-torture: setup
+torture: setup builds
+	cargo build --workspace
 	PGSOAK_KILLS=100 cargo test -p pgsoak --test torture -- --nocapture --test-threads=2
 
 # 500 fresh seeds of a fleet in virtual time. PGSOAK_SEED=N replays one.
