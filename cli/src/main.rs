@@ -15,7 +15,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let parsed = match args::Cli::try_parse() {
+    let parsed = match verbs::Cli::try_parse() {
         Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are answers; everything else is wrong usage, which has its own exit code.

@@ -21,17 +21,80 @@ mod samples;
 mod submit;
 mod watch;
 
-use crate::args::{AgentInner, Cli, Verb, Where};
+use crate::args::{Listing, OneRun, Where};
 use crate::connect::{self, Control};
 use crate::embedded::Embedded;
 use crate::exit;
+use clap::{Parser, Subcommand};
 use std::{future::Future, io::Write};
 use tracing_subscriber::EnvFilter;
+
+/// Soak tests for PostgreSQL extensions: does a build leak, does it keep its memory budgets, is it worse than the last one.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pgsoak",
+    version,
+    max_term_width = 110,
+    after_help = "Examples:\n  pgsoak doctor                        can this host do it\n  pgsoak run demo                      soak here and now with a plan of the library\n  pgsoak run nightly.toml --json       … with a plan of your own, for a program\n  pgsoak submit nightly.toml --wait    the same on a fleet\n\nExit codes: 0 pass, 1 fail, 2 inconclusive, 3 invalid (infrastructure), 64 usage, 69 coordinator unreachable."
+)]
+pub struct Cli {
+    /// The verb.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// What is logged on standard error, as in RUST_LOG ("info", "pgsoak_agent=debug").
+    #[arg(long, global = true, env = "PGSOAK_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Soak here and now: coordinator and agent inside; the exit code is the verdict.
+    Run(run::RunArgs),
+    /// Run the coordinator daemon.
+    Coordinator(coordinator::CoordinatorArgs),
+    /// Run the agent daemon.
+    Agent(agent::AgentArgs),
+    /// Give a plan to a coordinator.
+    Submit(submit::SubmitArgs),
+    /// List runs, newest first.
+    Runs(runs::RunsArgs),
+    /// Follow a run live.
+    Watch(OneRun),
+    /// Show what a run came to.
+    Report(report::ReportArgs),
+    /// Print the stored samples of a run.
+    Samples(samples::SamplesArgs),
+    /// Say whether a run or a release is worse than an earlier one.
+    Compare(compare::CompareArgs),
+    /// Stop a run: no process of its jobs is left afterwards.
+    Cancel(cancel::CancelArgs),
+    /// List agents.
+    Agents(Listing),
+    /// List or fetch the raw files of a run.
+    Artifacts(artifacts::ArtifactsArgs),
+    /// Copy everything that a coordinator has stored, while it works.
+    Backup(backup::BackupArgs),
+    /// Check a plan and say where each job would go, and why not.
+    Check(check::CheckArgs),
+    /// Say whether this host can run jobs, and what is missing.
+    Doctor(doctor::DoctorArgs),
+    /// Read heaptrack files from anywhere: top sites, flame graphs, differences.
+    Heap(heap::HeapArgs),
+    /// Read memcheck logs from anywhere: leaks and errors by stack and owner.
+    Leaks(leaks::LeaksArgs),
+    /// Read massif files from anywhere: the peak by stack.
+    Massif(massif::MassifArgs),
+    /// Judge memory series from anywhere for growth over time.
+    Judge(judge::JudgeArgs),
+    /// List the workloads and plans that come with pgsoak, or print one.
+    Library(library::LibraryArgs),
+}
 
 /// Runs the verb; the answer is the exit code.
 pub fn dispatch(cli: Cli) -> u8 {
     if let Verb::Agent(args) = &cli.verb
-        && let Some(AgentInner::RunJob { dir }) = &args.inner
+        && let Some(agent::AgentInner::RunJob { dir }) = &args.inner
     {
         // The runner brings its own runtime.
         log(cli.log.as_deref(), "info");
@@ -158,4 +221,15 @@ async fn run_named(control: &mut Control, name: &str) -> anyhow::Result<String> 
     newest.map(|run| run.run_id).ok_or_else(|| {
         exit::Coded::usage("there is no run yet; start one with `pgsoak submit PLAN`").into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
 }

@@ -1,14 +1,61 @@
 //! `pgsoak agent`: the daemon, until SIGINT or SIGTERM. Its jobs go on; the next daemon on the folder takes them over.
 
-use crate::args::AgentArgs;
 use crate::embedded::{self, AgentOptions};
 use crate::exit::{self, Coded};
 use crate::folders;
 use crate::verbs;
 use crate::verbs::coordinator::stop_asked;
+use clap::{Args, Subcommand};
 use pgsoak_agent::config::Endpoint;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
+
+/// `agent`
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Example:\n  pgsoak agent --coordinator http://127.0.0.1:7420 --data-dir /var/lib/pgsoak/agent --name a --label zone=lab"
+)]
+pub struct AgentArgs {
+    /// The hidden verb of the runner.
+    #[command(subcommand)]
+    pub inner: Option<AgentInner>,
+    /// The coordinator: http://HOST:PORT or unix:PATH.
+    #[arg(
+        long,
+        env = "PGSOAK_COORDINATOR",
+        default_value = "http://127.0.0.1:7420",
+        value_name = "URL"
+    )]
+    pub coordinator: String,
+    /// The agent's id and its jobs' folders. Default: /var/lib/pgsoak/agent for root, else ~/.local/share/pgsoak/agent.
+    #[arg(long, env = "PGSOAK_AGENT_DATA", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Its name in the fleet. Default: the host's name.
+    #[arg(long, env = "PGSOAK_AGENT_NAME")]
+    pub name: Option<String>,
+    /// Jobs at once. Default: the number of usable cores.
+    #[arg(long, value_name = "N")]
+    pub slots: Option<u32>,
+    /// A label that plans may ask for (may be given again).
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+    /// A further pg_config to offer (may be given again); those in the usual places are found.
+    #[arg(long, value_name = "PATH")]
+    pub pg_config: Vec<PathBuf>,
+}
+
+/// Verbs of `agent` that the daemon calls itself.
+#[derive(Debug, Subcommand)]
+pub enum AgentInner {
+    /// Run the job of a folder. The daemon starts this; it is of no use by hand.
+    #[command(hide = true)]
+    RunJob {
+        /// The job's folder.
+        dir: PathBuf,
+    },
+}
 
 pub async fn run(args: AgentArgs) -> anyhow::Result<u8> {
     let AgentArgs { inner: _, coordinator, data_dir, name, slots, label, pg_config } = args;

@@ -1,18 +1,37 @@
 //! `pgsoak artifacts`: the raw files of a run, listed or fetched.
 
-use crate::args::ArtifactsArgs;
+use crate::args::Where;
 use crate::connect::{self, Control};
 use crate::exit;
 use crate::show::words;
 use crate::verbs;
 use anyhow::Context;
+use clap::Args;
 use comfy_table::{Table, presets};
 use pgsoak_proto::wire;
+use std::path::PathBuf;
 use std::{
     fs::{self, File},
     io::Write,
     path::Path,
 };
+
+/// `artifacts`
+#[derive(Debug, Args)]
+pub struct ArtifactsArgs {
+    /// A run's id, or a part of it that is unique; `latest` is the newest.
+    #[arg(default_value = "latest")]
+    pub run: String,
+    /// Fetch all of them into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub at: Where,
+}
 
 pub async fn run(args: ArtifactsArgs) -> anyhow::Result<u8> {
     verbs::with_control(&args.at, async |control| {

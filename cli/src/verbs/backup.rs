@@ -1,13 +1,30 @@
 //! `pgsoak backup`: a copy of everything that a coordinator has stored, while it works. The copy is a data folder itself.
 
-use crate::args::BackupArgs;
+use crate::args::Where;
 use crate::connect;
 use crate::exit;
 use crate::verbs;
 use anyhow::Context as _;
+use clap::Args;
 use pgsoak_coordinator::store::copy::{CopyPart, CopyWriter};
 use pgsoak_proto::wire::{self, backup_piece::Part};
 use std::{path::PathBuf, time::Instant};
+
+/// `backup`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  pgsoak backup /srv/backups/monday\nRestore: stop the coordinator, put the copy in the place of its data folder, start it."
+)]
+pub struct BackupArgs {
+    /// The copy: a data folder of a coordinator. Must not be there yet.
+    pub to: PathBuf,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub at: Where,
+}
 
 pub async fn run(args: BackupArgs) -> anyhow::Result<u8> {
     let began = Instant::now();

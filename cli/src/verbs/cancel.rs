@@ -1,12 +1,32 @@
 //! `pgsoak cancel`: idempotent; with `--wait`, until no process of the run is left.
 
-use crate::args::CancelArgs;
+use crate::args::Where;
 use crate::connect;
 use crate::exit;
 use crate::show::progress::Progress;
 use crate::verbs;
 use crate::verbs::{runs, submit};
+use clap::Args;
 use pgsoak_proto::wire;
+
+/// `cancel`
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// A run's id, or a part of it that is unique; `latest` is the newest.
+    pub run: String,
+    /// Why; kept with the run.
+    #[arg(long, default_value = "cancelled by hand")]
+    pub reason: String,
+    /// Wait until no process of the run is left.
+    #[arg(long)]
+    pub wait: bool,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub at: Where,
+}
 
 pub async fn run(args: CancelArgs) -> anyhow::Result<u8> {
     let CancelArgs { run, reason, wait, json, at } = args;

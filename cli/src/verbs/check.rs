@@ -1,10 +1,11 @@
 //! `pgsoak check`: reads a plan, expands it, says where each job would go and why not. Changes nothing.
 
-use crate::args::CheckArgs;
+use crate::args::Where;
 use crate::connect;
 use crate::exit::{self, Coded};
 use crate::plan_files;
 use crate::verbs;
+use clap::Args;
 use comfy_table::{Table, presets};
 use pgsoak_proto::{
     id::{JobId, RunId},
@@ -12,6 +13,22 @@ use pgsoak_proto::{
 };
 use pgsoak_workloads::expand;
 use std::collections::BTreeMap;
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// A plan file, or the name of a plan of the library.
+    pub plan: String,
+    /// Only read the files; ask no coordinator.
+    #[arg(long)]
+    pub offline: bool,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub at: Where,
+}
 
 pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
     let files = plan_files::read(&args.plan)?;

@@ -1,10 +1,11 @@
 //! `pgsoak compare`: is what came after worse than what came before; runs or releases, over all their stored evidence.
 
-use crate::args::CompareArgs;
+use crate::args::Where;
 use crate::connect::{self, Control};
 use crate::exit::{self, Coded};
 use crate::show;
 use crate::verbs;
+use clap::Args;
 use pgsoak_analysis::{
     compare::{JobFigures, Set, compare_sets},
     evidence::{AttemptEvidence, JobEvidence},
@@ -17,6 +18,27 @@ use pgsoak_proto::{
 };
 use pgsoak_workloads::workload::Workload;
 use std::collections::BTreeMap;
+
+/// `compare`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pgsoak compare pg_tviews@0.1.0-beta.20 pg_tviews@0.1.0-beta.34    over all their stored runs\n  pgsoak compare 019a latest --json\n\nOf a run its candidate's jobs count; of a build every job that ran it as candidate or baseline.\nExit codes: 0 same or better, 1 worse, 2 can't tell."
+)]
+pub struct CompareArgs {
+    /// What came before: a run's id (or a unique part of it, or `latest`) or a build (NAME@RELEASE, dir:PATH, system, vanilla).
+    pub before: String,
+    /// What came after.
+    pub after: String,
+    /// Most runs of a build, newest first.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub at: Where,
+}
 
 /// Runs in one answer of the coordinator.
 const PAGE: u32 = 200;

@@ -1,12 +1,37 @@
 //! `pgsoak coordinator`: the daemon, until SIGINT or SIGTERM; with `--check` a look at its data folder instead.
 
-use crate::args::CoordinatorArgs;
 use crate::embedded;
 use crate::exit;
 use crate::folders;
 use crate::verbs;
+use clap::Args;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::{path::Path, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// `coordinator`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pgsoak coordinator --listen 127.0.0.1:7420 --data-dir /var/lib/pgsoak/coordinator\n  pgsoak coordinator --check --data-dir /srv/backups/monday    is everything there, as it was stored"
+)]
+pub struct CoordinatorArgs {
+    /// TCP address to listen on. There is no authentication yet: keep it on loopback or a trusted network.
+    #[arg(long, default_value = "127.0.0.1:7420", env = "PGSOAK_LISTEN", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Unix socket beside it. Default: `socket` in the data folder.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Catalogue, runs and artifacts. Default: /var/lib/pgsoak/coordinator for root, else ~/.local/share/pgsoak/coordinator.
+    #[arg(long, env = "PGSOAK_COORDINATOR_DATA", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Start nothing: verify every record and frame of the data folder. Exit code 0: sound, 3: not.
+    #[arg(long)]
+    pub check: bool,
+    /// With --check: for programs.
+    #[arg(long, requires = "check")]
+    pub json: bool,
+}
 
 /// Connections may take so long to end.
 const GRACE: Duration = Duration::from_secs(10);

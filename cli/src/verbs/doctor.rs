@@ -1,11 +1,11 @@
 //! `pgsoak doctor`: can this host run jobs, and what is missing.
 
-use crate::args::DoctorArgs;
 use crate::embedded::{self, AgentOptions};
 use crate::exit;
 use crate::folders;
 use crate::show::words;
 use crate::verbs;
+use clap::Args;
 use comfy_table::{Cell, Color, Table, presets};
 use pgsoak_agent::{
     capabilities::{self, Missing, Survey},
@@ -13,6 +13,21 @@ use pgsoak_agent::{
     privilege,
 };
 use pgsoak_proto::job::Tool;
+use std::path::PathBuf;
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The data folder that would be used.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// A further pg_config to look at (may be given again).
+    #[arg(long, value_name = "PATH")]
+    pub pg_config: Vec<PathBuf>,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub async fn run(args: DoctorArgs) -> anyhow::Result<u8> {
     let DoctorArgs { data_dir, pg_config, json } = args;

@@ -1,10 +1,10 @@
 //! `pgsoak heap`: heaptrack files from anywhere, without any coordinator.
 
-use crate::args::{Cost, HeapArgs, HeapVerb};
 use crate::exit::{self, Coded};
 use crate::show::words;
 use crate::verbs;
 use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use pgsoak_analysis::heap::{
     self,
@@ -16,6 +16,76 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+
+/// `heap`
+#[derive(Debug, Args)]
+pub struct HeapArgs {
+    /// What to do with the file.
+    #[command(subcommand)]
+    pub verb: HeapVerb,
+}
+
+/// Verbs of `heap`. Files are raw or interpreted, plain, .gz or .zst.
+#[derive(Debug, Subcommand)]
+pub enum HeapVerb {
+    /// Totals and the sites that hold most, by bytes at the peak.
+    Top {
+        /// A heaptrack file.
+        file: PathBuf,
+        /// Rows.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Everything, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// A flame graph (SVG); of two files, their difference.
+    Flame {
+        /// One heaptrack file, or two: before and after.
+        #[arg(required = true, num_args = 1..=2)]
+        files: Vec<PathBuf>,
+        /// What the width means.
+        #[arg(long, value_enum, default_value_t = Cost::Peak)]
+        cost: Cost,
+        /// Where to write it. Default: standard output.
+        #[arg(long, short, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// What the second did that the first did not, site by site.
+    Diff {
+        /// Before.
+        before: PathBuf,
+        /// After.
+        after: PathBuf,
+        /// Rows.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Everything, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bytes live over time, as CSV or JSON.
+    Series {
+        /// A heaptrack file.
+        file: PathBuf,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What a flame graph measures.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Cost {
+    /// Bytes live when the whole heap was at its peak.
+    Peak,
+    /// Bytes live at the end.
+    Leaked,
+    /// Calls.
+    Allocations,
+    /// Calls whose block was freed before the next allocation.
+    Temporary,
+}
 
 pub async fn run(args: HeapArgs) -> anyhow::Result<u8> {
     // Reading is CPU work on one thread; nothing else runs in this process.

@@ -1,8 +1,8 @@
 //! `pgsoak judge`: memory series from anywhere, judged for growth over time. Uses every core; answers in the order asked.
 
-use crate::args::JudgeArgs;
 use crate::exit::{self, Coded};
 use crate::verbs;
+use clap::Args;
 use pgsoak_analysis::{
     judge::{self, JudgedSeries},
     result::Verdict,
@@ -12,6 +12,20 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
+
+/// `judge`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pgsoak judge runs/*/ --json\n  pgsoak judge memory-over-time.csv"
+)]
+pub struct JudgeArgs {
+    /// Folders of host<k>.csv (t_s, ops, rows, bNN, bNN_pid …) with meta.json, or single CSV files (timestamp,rss_kb,vsz_kb,heap_mb).
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// One line of JSON for each, in order.
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub async fn run(args: JudgeArgs) -> anyhow::Result<u8> {
     let JudgeArgs { paths, json } = args;

@@ -1,9 +1,9 @@
 //! `pgsoak leaks`: memcheck logs from anywhere.
 
-use crate::args::LeaksArgs;
 use crate::exit::{self, Coded};
 use crate::show::words;
 use crate::verbs;
+use clap::Args;
 use comfy_table::{Table, presets};
 use pgsoak_analysis::{
     result::Owner,
@@ -12,7 +12,29 @@ use pgsoak_analysis::{
 };
 use pgsoak_proto::evidence::{LeakKind, StackFrame};
 use serde::Serialize;
+use std::path::PathBuf;
 use std::{collections::BTreeMap, fs};
+
+/// `leaks`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  pgsoak leaks logs/*.log --extension pg_tviews")]
+pub struct LeaksArgs {
+    /// Logs of memcheck (text), one per process.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// The extension whose code counts as its own (may be given again).
+    #[arg(long, value_name = "NAME")]
+    pub extension: Vec<String>,
+    /// Still-reachable blocks as well.
+    #[arg(long)]
+    pub reachable: bool,
+    /// Rows.
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+    /// Everything, for programs.
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// One stack over all logs.
 #[derive(Debug, Serialize)]

@@ -1,9 +1,16 @@
 //! `pgsoak library`: the workloads and plans that come with pgsoak.
 
-use crate::args::LibraryArgs;
 use crate::exit::{self, Coded};
 use crate::verbs;
+use clap::Args;
 use pgsoak_workloads::{library, plan::Plan, workload::Workload};
+
+/// `library`
+#[derive(Debug, Args)]
+pub struct LibraryArgs {
+    /// Print this workload or plan.
+    pub name: Option<String>,
+}
 
 pub fn run(args: &LibraryArgs) -> anyhow::Result<u8> {
     if let Some(name) = &args.name {

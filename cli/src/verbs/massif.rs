@@ -1,12 +1,27 @@
 //! `pgsoak massif`: massif files from anywhere.
 
-use crate::args::MassifArgs;
 use crate::exit::{self, Coded};
 use crate::show::words;
 use crate::verbs;
+use clap::Args;
 use comfy_table::{Table, presets};
 use pgsoak_analysis::massif;
 use std::fs;
+use std::path::PathBuf;
+
+/// `massif`
+#[derive(Debug, Args)]
+pub struct MassifArgs {
+    /// Files of massif (massif.out.PID).
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Rows.
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+    /// One line of JSON for each file.
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub async fn run(args: MassifArgs) -> anyhow::Result<u8> {
     for file in &args.files {

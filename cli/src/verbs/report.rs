@@ -1,11 +1,45 @@
 //! `pgsoak report`: what a run came to.
 
-use crate::args::{Format, ReportArgs};
+use crate::args::Where;
 use crate::connect;
 use crate::exit;
 use crate::verbs;
+use clap::{Args, ValueEnum};
 use pgsoak_proto::wire;
 use std::io::Write;
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Format {
+    /// Markdown.
+    Md,
+    /// One self-contained page.
+    Html,
+    /// The result of `run --json`.
+    Json,
+    /// For CI.
+    Junit,
+}
+
+/// `report`
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// A run's id, or a part of it that is unique; `latest` is the newest.
+    #[arg(default_value = "latest")]
+    pub run: String,
+    /// How it is written.
+    #[arg(long, value_enum, default_value_t = Format::Md)]
+    pub format: Format,
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+    /// Judge the stored evidence again.
+    #[arg(long)]
+    pub replay: bool,
+    /// Where.
+    #[command(flatten)]
+    pub at: Where,
+}
 
 pub async fn run(args: ReportArgs) -> anyhow::Result<u8> {
     let format = match (args.json, args.format) {

@@ -1,6 +1,5 @@
 //! `pgsoak run`: soaks here and now, with coordinator and agent inside. The exit code is the verdict.
 
-use crate::args::RunArgs;
 use crate::connect;
 use crate::embedded::{AgentOptions, Embedded};
 use crate::exit::Coded;
@@ -10,12 +9,38 @@ use crate::show::progress::Progress;
 use crate::verbs::coordinator::stop_asked;
 use crate::verbs::submit;
 use anyhow::Context;
+use clap::Args;
 use pgsoak_proto::{id::RunId, wire};
 use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
 };
+
+/// `run`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pgsoak run demo\n  pgsoak run my-plan.toml --data-dir /tmp/soak --json > result.json"
+)]
+pub struct RunArgs {
+    /// A plan file, or the name of a plan of the library (`pgsoak library`).
+    pub plan: String,
+    /// Where runs are kept. Default: /var/lib/pgsoak for root, else ~/.local/share/pgsoak.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Jobs at once. Default: the number of usable cores.
+    #[arg(long, value_name = "N")]
+    pub slots: Option<u32>,
+    /// A further pg_config to offer (may be given again); those in the usual places are found.
+    #[arg(long, value_name = "PATH")]
+    pub pg_config: Vec<PathBuf>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// No progress on standard error.
+    #[arg(long)]
+    pub quiet: bool,
+}
 
 pub async fn run(args: RunArgs) -> anyhow::Result<u8> {
     let RunArgs { plan, data_dir, slots, pg_config, json, quiet } = args;

@@ -1,13 +1,31 @@
 //! `pgsoak runs`: newest first.
 
-use crate::args::RunsArgs;
+use crate::args::Where;
 use crate::connect;
 use crate::exit;
 use crate::show::words;
 use crate::verbs;
+use clap::Args;
 use comfy_table::{Table, presets};
 use pgsoak_proto::wire;
 use std::time::Duration;
+
+/// `runs`
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// How many.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    /// Only runs of this plan.
+    #[arg(long, value_name = "NAME")]
+    pub plan: Option<String>,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub at: Where,
+}
 
 pub async fn run(args: RunsArgs) -> anyhow::Result<u8> {
     let request = wire::ListRunsRequest {

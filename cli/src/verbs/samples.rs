@@ -1,9 +1,10 @@
 //! `pgsoak samples`: the stored samples of a run, or with `--rounds` its readings at rest, as CSV or JSON lines.
 
-use crate::args::SamplesArgs;
+use crate::args::Where;
 use crate::connect;
 use crate::exit;
 use crate::verbs;
+use clap::Args;
 use pgsoak_proto::{
     evidence::{AtRest, Body, Frame, ProcessAppeared, Samples},
     wire,
@@ -13,6 +14,29 @@ use std::{
     collections::{BTreeMap, HashMap},
     io::{BufWriter, Write},
 };
+
+/// `samples`
+#[derive(Debug, Args)]
+pub struct SamplesArgs {
+    /// A run's id, or a part of it that is unique; `latest` is the newest.
+    #[arg(default_value = "latest")]
+    pub run: String,
+    /// As CSV, one line per process and tick (the default).
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// As JSON, one object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Only this job.
+    #[arg(long, value_name = "ID")]
+    pub job: Option<String>,
+    /// Readings of sessions at rest instead of samples.
+    #[arg(long)]
+    pub rounds: bool,
+    /// Where.
+    #[command(flatten)]
+    pub at: Where,
+}
 
 /// One process at one tick.
 #[derive(Debug, Serialize)]

@@ -1,6 +1,6 @@
 //! `pgsoak submit`: gives a plan to a coordinator; with `--wait`, follows it to its verdict.
 
-use crate::args::SubmitArgs;
+use crate::args::Where;
 use crate::connect::{self, Control};
 use crate::exit;
 use crate::plan_files::{self, PlanFiles};
@@ -8,9 +8,35 @@ use crate::show::progress::Progress;
 use crate::show::result;
 use crate::verbs;
 use anyhow::Context;
+use clap::Args;
 use pgsoak_analysis::result::RunResult;
 use pgsoak_proto::{id::RunId, wire};
 use std::io::Write;
+
+/// `submit`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pgsoak submit nightly.toml\n  pgsoak submit nightly.toml --wait --json    exit code = verdict"
+)]
+pub struct SubmitArgs {
+    /// A plan file, or the name of a plan of the library.
+    pub plan: String,
+    /// Wait for the verdict; the exit code is the verdict.
+    #[arg(long)]
+    pub wait: bool,
+    /// The same key gives the same run: for callers that retry.
+    #[arg(long, value_name = "KEY")]
+    pub client_key: Option<String>,
+    /// Print the run (or, with --wait, its result) as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// No progress on standard error.
+    #[arg(long)]
+    pub quiet: bool,
+    /// Where.
+    #[command(flatten)]
+    pub at: Where,
+}
 
 pub async fn run(args: SubmitArgs) -> anyhow::Result<u8> {
     let files = plan_files::read(&args.plan)?;
