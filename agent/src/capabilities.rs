@@ -10,9 +10,10 @@ use crate::config::AgentConfig;
 use crate::environment::Environment;
 use crate::privilege;
 use crate::tools::Tooling;
+use pgsoak_proto::chain::chain;
 use pgsoak_proto::job::Tool;
 use pgsoak_proto::session::{Capabilities, ToolFound};
-use std::{error::Error, fs, path::Path};
+use std::{fs, path::Path};
 
 /// What was found, and what was not.
 #[derive(Clone, Debug)]
@@ -118,17 +119,6 @@ fn unreachable(config: &AgentConfig) -> Vec<Missing> {
             ),
         })
         .collect()
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

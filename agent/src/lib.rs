@@ -2,7 +2,7 @@
 //!
 //! Floors, lowest first: `config`, `privilege`, `environment` · `folder` (the job's folder: the only thing that daemon and
 //! runner share) · `probe` (/proc, cgroup), `spool` · `sampler`, `package` · `tree` · `tools` ·
-//! `cluster`, `workers`, `capabilities` · `runner` · `link` · `app`. `tests/shape.rs` reads the floors from here.
+//! `cluster`, `workers`, `capabilities` · `runner` · `link` · `app`.
 
 pub mod app;
 pub mod capabilities;

@@ -13,15 +13,3 @@ mod launch;
 
 pub use daemon::{Daemon, FindCapabilities};
 pub use launch::LaunchError;
-
-/// An error and its causes on one line: `a: b: c`.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

@@ -1,9 +1,9 @@
 //! The analysis: pure, no async, no clock, no I/O beyond readers.
 //!
-//! Floors, lowest first: `result` (what programs read), `stats`, `figures` (for people) · `trend` (growth over time) · `judge` (series from
-//! anywhere) · `stack` (names, fingerprints, owners) · `valgrind` (text to records) · `evidence` (frames to what a verdict reads) ·
-//! `rounds` · `leaks`, `budgets`, `checks`, `ledger` (one line of evidence each) · `sites` (heaptrack, massif) · `facts` (all lines of all jobs) · `over_time`
-//! (growth of processes) · `compare` (candidate
+//! Floors, lowest first: `result` (what programs read), `stats` · `figures` (for people) · `trend` (growth over time) · `judge` (series
+//! from anywhere) · `stack` (names, fingerprints, owners) · `valgrind`, `heap` (a tool's text to records) · `massif` ·
+//! `evidence` (frames to what a verdict reads) · `rounds` · `leaks`, `budgets`, `checks`, `ledger` (one line of evidence each) ·
+//! `sites` (heaptrack, massif) · `facts` (all lines of all jobs) · `over_time` (growth of processes) · `compare` (candidate
 //! against baseline) · `verdict` (their combination) · `report`.
 
 pub mod budgets;

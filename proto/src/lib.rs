@@ -1,8 +1,9 @@
 //! The wire of pgsoak and the checked types behind it.
 //!
-//! Floors, lowest first: `id` · `job` · `evidence` · `session` · `convert` (wire to checked and back). `wire` is generated
+//! Floors, lowest first: `wire`, `chain` · `id` · `job` · `evidence` · `session` · `convert` (wire to checked and back). `wire` is generated
 //! from `pgsoak/v1/*.proto`; nothing past `convert` doubts a value again.
 
+pub mod chain;
 pub mod convert;
 pub mod evidence;
 pub mod id;

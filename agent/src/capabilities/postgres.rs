@@ -2,8 +2,9 @@
 //!
 //! Looked for where people and packages put it. One server counts once, however many paths lead to it.
 
-use crate::capabilities::{Missing, chain};
+use crate::capabilities::Missing;
 use crate::tree::Installation;
+use pgsoak_proto::chain::chain;
 use pgsoak_proto::session::PostgresFound;
 use std::{
     collections::BTreeSet,

@@ -3,9 +3,9 @@
 //! Owned and polled by the daemon's task. Decides nothing but when to try again.
 
 use crate::config::Endpoint;
-use crate::link::chain;
 use futures_util::stream::{self, PollNext, Stream};
 use hyper_util::rt::TokioIo;
+use pgsoak_proto::chain::chain;
 use pgsoak_proto::convert::InvalidMessage;
 use pgsoak_proto::session::CoordinatorMessage;
 use pgsoak_proto::wire;

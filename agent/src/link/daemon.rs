@@ -4,12 +4,12 @@
 
 use crate::config::AgentConfig;
 use crate::folder::{self, JobFolder, kill_left};
-use crate::link::chain;
 use crate::link::connect::{Link, LinkEvent, Outbox};
 use crate::link::job::{JobEnd, JobHandle, JobTask, Order, Runner, no_progress};
 use crate::link::launch::{LaunchError, launch};
 use crate::spool;
 use pgsoak_proto::PROTOCOL;
+use pgsoak_proto::chain::chain;
 use pgsoak_proto::id::AgentId;
 use pgsoak_proto::job::{Lease, Tool};
 use pgsoak_proto::session::{

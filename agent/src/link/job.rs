@@ -7,10 +7,10 @@ mod evidence;
 mod wind_up;
 
 use crate::folder::{JobFolder, ProcessKey};
-use crate::link::chain;
 use crate::link::connect::Outbox;
 use crate::link::job::artifacts::Artifacts;
 use crate::link::job::evidence::Uplink;
+use pgsoak_proto::chain::chain;
 use pgsoak_proto::job::{Lease, Tool};
 use pgsoak_proto::session::{JobProgress, JobStage};
 use pgsoak_proto::wire;

@@ -21,7 +21,7 @@ use crate::runner::work::Order;
 use crate::runner::work::work;
 use crate::spool::SpoolLimits;
 use crate::spool::SpoolWriter;
-use crate::workers::failure::chain;
+use pgsoak_proto::chain::chain;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,

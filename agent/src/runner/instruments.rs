@@ -12,10 +12,10 @@ use crate::tools::memcheck::Check;
 use crate::tools::memcheck::CheckError;
 use crate::tools::trim::malloc_trim;
 use crate::workers::failure::WorkError;
-use crate::workers::failure::chain;
 use crate::workers::rest;
 use crate::workers::session::Session;
 use pgsoak_analysis::valgrind::{AddressMap, parse_leak_check};
+use pgsoak_proto::chain::chain;
 use pgsoak_proto::evidence::{LeakCheck, SiteMark};
 use pgsoak_proto::job::Tool;
 use std::{

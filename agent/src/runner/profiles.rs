@@ -6,11 +6,11 @@
 use crate::runner::instruments::Instruments;
 use crate::runner::record::Life;
 use crate::tools::Tooling;
-use crate::workers::failure::chain;
 use pgsoak_analysis::heap;
 use pgsoak_analysis::heap::SymbolCache;
 use pgsoak_analysis::heap::digest::HeapDigest;
 use pgsoak_analysis::massif;
+use pgsoak_proto::chain::chain;
 use pgsoak_proto::evidence::{SiteDigest, SiteMark};
 use pgsoak_proto::job::Tool;
 use std::{

@@ -7,7 +7,7 @@
 use crate::runner::fault::Fault;
 use crate::spool::AppendError;
 use crate::spool::SpoolWriter;
-use crate::workers::failure::chain;
+use pgsoak_proto::chain::chain;
 use pgsoak_proto::evidence::{Body, ProcessAppeared};
 use std::{
     collections::BTreeMap,

@@ -21,7 +21,7 @@ use crate::runner::stop::StopCause;
 use crate::runner::work::Holdings;
 use crate::runner::work::Order;
 use crate::sampler::SamplerStats;
-use crate::workers::failure::chain;
+use pgsoak_proto::chain::chain;
 use pgsoak_proto::evidence::{AttemptEnded, Body};
 use pgsoak_proto::job::Outcome;
 use std::{

@@ -1,5 +1,6 @@
 //! Why a piece of work in the database did not come to its end.
 
+use pgsoak_proto::chain::chain;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
@@ -87,18 +88,6 @@ impl WorkError {
 fn ends_the_session(code: &SqlState) -> bool {
     [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW]
         .contains(code)
-}
-
-/// An error and its causes on one line.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// The beginning of `text`, at most `bytes` long, cut between characters.

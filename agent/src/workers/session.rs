@@ -5,7 +5,7 @@
 //! have a time limit; a workload's statement has none but the job's hard end.
 
 use crate::workers::failure::WorkError;
-use crate::workers::failure::chain;
+use pgsoak_proto::chain::chain;
 use std::{future::poll_fn, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_postgres::{

@@ -12,6 +12,7 @@ use pgsoak_analysis::heap::{
     digest::HeapDigest,
     flame::{self, HeapCost},
 };
+use pgsoak_proto::chain::chain;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -115,15 +116,7 @@ fn verb(verb: HeapVerb) -> anyhow::Result<u8> {
 }
 
 fn read(path: &Path) -> anyhow::Result<HeapDigest> {
-    heap::read(path).map_err(|error| {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(source) = cause {
-            text.push_str(&format!(": {source}"));
-            cause = source.source();
-        }
-        Coded::usage(text).into()
-    })
+    heap::read(path).map_err(|error| Coded::usage(chain(&error)).into())
 }
 
 fn top(file: &Path, limit: usize, json: bool) -> anyhow::Result<()> {

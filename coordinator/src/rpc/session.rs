@@ -6,12 +6,13 @@
 use crate::domain::record::ArtifactRecord;
 use crate::engine::handle::{EvidenceStored, Greeting, Request, SESSION_QUEUE, SessionId};
 use crate::rpc::server::Services;
-use crate::rpc::status::{IntoStatus, OrStatus, chain};
+use crate::rpc::status::{IntoStatus, OrStatus};
 use crate::store::artifacts::{ArtifactError, ArtifactWrite, Received};
 use crate::store::evidence::{Append, AppendError, Appended};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
+use pgsoak_proto::chain::chain;
 use pgsoak_proto::evidence::Body;
 use pgsoak_proto::id::RunId;
 use pgsoak_proto::job::{Lease, Outcome};

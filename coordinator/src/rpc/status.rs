@@ -4,6 +4,7 @@ use crate::domain::short_id::FindRunError;
 use crate::engine::handle::{EngineGone, HelloRefused};
 use crate::engine::judging::JudgeError;
 use crate::store::StoreError;
+use pgsoak_proto::chain::chain;
 use pgsoak_proto::convert::InvalidMessage;
 use pgsoak_workloads::file_error::FileError;
 use tonic::Status;
@@ -94,18 +95,6 @@ impl IntoStatus for JudgeError {
     fn into_status(self) -> Status {
         Status::internal(cut(&self.to_string()))
     }
-}
-
-/// An error and its causes on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 pub(super) fn cut(text: &str) -> String {

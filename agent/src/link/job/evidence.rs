@@ -1,9 +1,9 @@
 //! Sends a job's frames, a window of unacknowledged bytes at a time, and frees what is acknowledged.
 
 use crate::folder::JobFolder;
-use crate::link::chain;
 use crate::link::connect::Outbox;
 use crate::spool::{Batch, ReadSpoolError, SpoolReader};
+use pgsoak_proto::chain::chain;
 use pgsoak_proto::job::Lease;
 use pgsoak_proto::wire;
 use pgsoak_proto::wire::agent_message::Body;

@@ -4,8 +4,8 @@
 
 use crate::cluster::survivors;
 use crate::folder::{JobFolder, kill_left};
-use crate::link::chain;
 use crate::spool::{SpoolLimits, SpoolWriter};
+use pgsoak_proto::chain::chain;
 use pgsoak_proto::evidence::{AttemptEnded, Body};
 use pgsoak_proto::job::Outcome;
 use pgsoak_proto::wire;
