@@ -8,6 +8,7 @@ const FILES: &[&str] = &[
     "pgsoak/v1/evidence.proto",
     "pgsoak/v1/session.proto",
     "pgsoak/v1/control.proto",
+    "pgsoak/v1/history.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

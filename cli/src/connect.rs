@@ -1,7 +1,10 @@
 //! Opens the channel to a coordinator.
 
 use crate::exit::Coded;
-use pgsoak_proto::{MAX_MESSAGE_BYTES, wire::control_client::ControlClient};
+use pgsoak_proto::{
+    MAX_MESSAGE_BYTES,
+    wire::{control_client::ControlClient, history_client::HistoryClient},
+};
 use std::time::Duration;
 use tonic::{
     Code, Status,
@@ -17,6 +20,29 @@ pub type Control = ControlClient<Channel>;
 ///
 /// A malformed URL is wrong usage; nobody listening is "unreachable".
 pub async fn connect(url: &str) -> anyhow::Result<Control> {
+    channel(url).await.map(control)
+}
+
+/// The client of `Control` on a channel.
+pub fn control(channel: Channel) -> Control {
+    ControlClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// The client of `History` on a channel.
+pub fn history(channel: Channel) -> HistoryClient<Channel> {
+    HistoryClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// A connection, for every service. `url` is `http://HOST:PORT` or `unix:PATH`.
+///
+/// # Errors
+///
+/// A malformed URL is wrong usage; nobody listening is "unreachable".
+pub async fn channel(url: &str) -> anyhow::Result<Channel> {
     if !url.starts_with("unix:") && !url.starts_with("http://") {
         return Err(Coded::usage(format!(
             "coordinator '{url}' is neither http://HOST:PORT nor unix:PATH"
@@ -35,9 +61,7 @@ pub async fn connect(url: &str) -> anyhow::Result<Control> {
             innermost(&error)
         ))
     })?;
-    Ok(ControlClient::new(channel)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES))
+    Ok(channel)
 }
 
 /// A gRPC status as an error for people, with its exit code.

@@ -15,6 +15,7 @@ use std::{
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 /// How often agents send a heartbeat.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
@@ -139,6 +140,15 @@ impl Embedded {
     /// When it does not answer.
     pub async fn control(&self) -> anyhow::Result<Control> {
         connect::connect(&self.url).await
+    }
+
+    /// A connection to the coordinator, for every service.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer.
+    pub async fn channel(&self) -> anyhow::Result<Channel> {
+        connect::channel(&self.url).await
     }
 
     /// Waits until the agent has ended by itself, which it does only when it cannot go on.

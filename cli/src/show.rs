@@ -3,4 +3,5 @@
 pub mod comparison;
 pub mod progress;
 pub mod result;
+pub mod runs;
 pub mod words;

@@ -27,6 +27,7 @@ use crate::embedded::Embedded;
 use crate::exit;
 use clap::{Parser, Subcommand};
 use std::{future::Future, io::Write};
+use tonic::transport::Channel;
 use tracing_subscriber::EnvFilter;
 
 /// Soak tests for PostgreSQL extensions: does a build leak, does it keep its memory budgets, is it worse than the last one.
@@ -57,8 +58,8 @@ pub enum Verb {
     Agent(agent::AgentArgs),
     /// Give a plan to a coordinator.
     Submit(submit::SubmitArgs),
-    /// List runs, newest first.
-    Runs(runs::RunsArgs),
+    /// List runs by plan, workload, build, verdict and more; show one, write notes to it, pin it.
+    Runs(Box<runs::RunsArgs>),
     /// Follow a run live.
     Watch(OneRun),
     /// Show what a run came to.
@@ -113,7 +114,7 @@ pub fn dispatch(cli: Cli) -> u8 {
             Verb::Coordinator(args) => coordinator::run(args).await,
             Verb::Agent(args) => agent::run(args).await,
             Verb::Submit(args) => submit::run(args).await,
-            Verb::Runs(args) => runs::run(args).await,
+            Verb::Runs(args) => runs::run(*args).await,
             Verb::Watch(args) => watch::run(args).await,
             Verb::Report(args) => report::run(args).await,
             Verb::Samples(args) => samples::run(args).await,
@@ -162,7 +163,7 @@ fn log(filter: Option<&str>, default: &str) {
 
 /// A coordinator to ask: one that listens, or one inside this process on a data folder.
 struct Asked {
-    control: Control,
+    channel: Channel,
     embedded: Option<Embedded>,
 }
 
@@ -171,9 +172,9 @@ impl Asked {
         match &at.data_dir {
             Some(data) => {
                 let embedded = Embedded::reader(data).await?;
-                Ok(Self { control: embedded.control().await?, embedded: Some(embedded) })
+                Ok(Self { channel: embedded.channel().await?, embedded: Some(embedded) })
             }
-            None => Ok(Self { control: connect::connect(&at.coordinator).await?, embedded: None }),
+            None => Ok(Self { channel: connect::channel(&at.coordinator).await?, embedded: None }),
         }
     }
 
@@ -190,8 +191,16 @@ async fn with_control<T>(
     at: &Where,
     ask: impl AsyncFnOnce(&mut Control) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let mut asked = Asked::open(at).await?;
-    let answer = ask(&mut asked.control).await;
+    with_channel(at, async |channel| ask(&mut connect::control(channel)).await).await
+}
+
+/// The same, for services beside `Control`.
+async fn with_channel<T>(
+    at: &Where,
+    ask: impl AsyncFnOnce(Channel) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let asked = Asked::open(at).await?;
+    let answer = ask(asked.channel.clone()).await;
     asked.close().await?;
     answer
 }

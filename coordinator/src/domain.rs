@@ -1,5 +1,6 @@
 //! What the coordinator knows about runs, jobs and agents: states, steps between them, durable records. Pure.
 
+pub mod history;
 pub mod job;
 pub mod limits;
 pub mod record;

@@ -8,6 +8,7 @@ mod backup;
 mod control;
 mod evidence;
 mod fleet;
+mod history;
 mod report;
 mod session;
 mod status;

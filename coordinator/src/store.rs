@@ -12,11 +12,13 @@ pub mod catalogue;
 pub mod check;
 pub mod copy;
 pub mod evidence;
+pub mod history;
 pub mod open;
 pub mod run_db;
 pub mod value;
 
 mod acknowledged;
+mod index;
 
 use crate::domain::record::{AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord};
 use crate::store::artifacts::{ArtifactError, ArtifactWrite, Artifacts, Received};
@@ -197,7 +199,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<RunRecord>, StoreError> {
         let catalogue = self.catalogue.clone();
-        blocking(move || catalogue.list_runs(before, plan.as_deref(), limit)).await
+        blocking(move || Ok(catalogue.list_runs(before, plan.as_deref(), limit))).await
     }
 
     /// The run that a client key stands for.

@@ -4,8 +4,9 @@ use crate::args::Where;
 use crate::connect;
 use crate::exit;
 use crate::show::progress::Progress;
+use crate::show::runs;
 use crate::verbs;
-use crate::verbs::{runs, submit};
+use crate::verbs::submit;
 use clap::Args;
 use pgsoak_proto::wire;
 

@@ -12,6 +12,7 @@ use anyhow::Context;
 use clap::Args;
 use pgsoak_proto::{id::RunId, wire};
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -72,7 +73,8 @@ async fn soak(
 ) -> anyhow::Result<u8> {
     let mut control = embedded.control().await?;
     end_leftovers(&mut control).await?;
-    let run = submit::submit(&mut control, files, RunId::issue().to_string()).await?;
+    let run =
+        submit::submit(&mut control, files, RunId::issue().to_string(), BTreeMap::new()).await?;
     if !quiet {
         writeln!(
             std::io::stderr(),

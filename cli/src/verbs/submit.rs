@@ -1,6 +1,6 @@
 //! `pgsoak submit`: gives a plan to a coordinator; with `--wait`, follows it to its verdict.
 
-use crate::args::Where;
+use crate::args::{self, Where};
 use crate::connect::{self, Control};
 use crate::exit;
 use crate::plan_files::{self, PlanFiles};
@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Args;
 use pgsoak_analysis::result::RunResult;
 use pgsoak_proto::{id::RunId, wire};
-use std::io::Write;
+use std::{collections::BTreeMap, io::Write};
 
 /// `submit`
 #[derive(Debug, Args)]
@@ -27,6 +27,9 @@ pub struct SubmitArgs {
     /// The same key gives the same run: for callers that retry.
     #[arg(long, value_name = "KEY")]
     pub client_key: Option<String>,
+    /// A label for filters of the history; may be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = args::label)]
+    pub labels: Vec<(String, String)>,
     /// Print the run (or, with --wait, its result) as JSON.
     #[arg(long)]
     pub json: bool,
@@ -43,7 +46,7 @@ pub async fn run(args: SubmitArgs) -> anyhow::Result<u8> {
     // A key of our own makes a retry of the call itself harmless.
     let key = args.client_key.clone().unwrap_or_else(|| RunId::issue().to_string());
     let mut control = connect::connect(&args.at.coordinator).await?;
-    let run = submit(&mut control, files, key).await?;
+    let run = submit(&mut control, files, key, args.labels.into_iter().collect()).await?;
     if !args.wait {
         if args.json {
             verbs::print_json(&serde_json::json!({ "run": run }))?;
@@ -63,11 +66,13 @@ pub async fn submit(
     control: &mut Control,
     files: PlanFiles,
     key: String,
+    labels: BTreeMap<String, String>,
 ) -> anyhow::Result<String> {
     let request = wire::SubmitRunRequest {
         plan_toml: files.plan_toml,
         workloads: files.workloads,
         client_key: key,
+        labels,
     };
     let answer = control.submit_run(request).await.map_err(|status| connect::explain(&status))?;
     Ok(answer.into_inner().run_id)

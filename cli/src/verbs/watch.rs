@@ -4,8 +4,9 @@ use crate::args::OneRun;
 use crate::connect;
 use crate::exit;
 use crate::show::progress::Progress;
+use crate::show::runs;
 use crate::verbs;
-use crate::verbs::{runs, submit};
+use crate::verbs::submit;
 use pgsoak_proto::wire;
 
 pub async fn run(args: OneRun) -> anyhow::Result<u8> {

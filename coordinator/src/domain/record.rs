@@ -27,6 +27,9 @@ pub struct RunRecord {
     /// What people should know beside the verdict: damage that was found, evidence that was lost.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Given at submit, for filters.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What a run was made from. Written once.

@@ -46,6 +46,8 @@ pub struct Submission {
     pub specs: Vec<JobSpec>,
     /// Chosen by the client; empty: none.
     pub client_key: String,
+    /// For filters of the history.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What a submission came to.

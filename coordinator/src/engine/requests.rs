@@ -1,5 +1,6 @@
 //! What people ask for: submit, cancel, look.
 
+use crate::domain::history::RunFacts;
 use crate::domain::job::{JobEvent, JobState};
 use crate::domain::record::{JobRecord, RunRecord};
 use crate::domain::run::{RunEvent, RunState};
@@ -13,7 +14,7 @@ use tracing::info;
 impl State {
     /// Takes a run into the queue. The same client key gives the same run.
     pub(crate) fn submit(&mut self, submission: Submission) -> Submitted {
-        let Submission { run, plan, mut input, specs, client_key } = submission;
+        let Submission { run, plan, mut input, specs, client_key, labels } = submission;
         if let Some(known) = self.client_keys.get(&client_key) {
             return Submitted { run: *known, is_new: false };
         }
@@ -31,6 +32,7 @@ impl State {
             jobs: specs.iter().map(|spec| spec.job).collect(),
             jobs_over: 0,
             notes: Vec::new(),
+            labels,
         };
         let jobs: Vec<(JobSpec, JobRecord)> = specs
             .into_iter()
@@ -108,6 +110,10 @@ impl State {
             entry.is_being_judged = false;
         }
         self.effects.batch.result(run, json);
+        if let Some(view) = self.view(run) {
+            let jobs = view.jobs.iter().map(|job| (&job.spec, job.agent.as_str()));
+            self.effects.batch.facts(run, &RunFacts::of(jobs));
+        }
         info!(%run, ?verdict, sentence, "a run was judged");
         self.step_run(run, RunEvent::Judged { verdict, sentence });
     }

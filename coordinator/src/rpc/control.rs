@@ -1,7 +1,7 @@
 //! `Control`: what people and programs ask.
 
 use crate::domain::short_id;
-use crate::engine::handle::{JobSnapshot, RunSnapshot};
+use crate::engine::handle::{JobSnapshot, RunSnapshot, Submission};
 use crate::rpc::server::Services;
 use crate::rpc::status::OrStatus as _;
 use crate::rpc::{backup, evidence, report, submit, view};
@@ -33,15 +33,8 @@ impl ControlService {
         Self { services }
     }
 
-    /// The run that people mean.
     async fn find(&self, text: &str) -> Result<RunId, Status> {
-        if let Ok(run) = text.parse::<RunId>()
-            && self.services.store.run(run).await.or_status()?.is_some()
-        {
-            return Ok(run);
-        }
-        let runs = self.services.store.run_ids().await.or_status()?;
-        short_id::find(text, runs.into_iter()).or_status()
+        find(&self.services, text).await
     }
 
     async fn snapshot(&self, run: RunId) -> Result<RunSnapshot, Status> {
@@ -49,8 +42,24 @@ impl ControlService {
     }
 }
 
+/// The run that people mean: an id, a unique part of one, or `latest`.
+pub(super) async fn find(services: &Services, text: &str) -> Result<RunId, Status> {
+    if let Ok(run) = text.parse::<RunId>()
+        && services.store.run(run).await.or_status()?.is_some()
+    {
+        return Ok(run);
+    }
+    let runs = services.store.run_ids().await.or_status()?;
+    if text == "latest" {
+        return runs.last().copied().ok_or_else(|| {
+            Status::not_found("there is no run yet; start one with `pgsoak submit PLAN`")
+        });
+    }
+    short_id::find(text, runs.into_iter()).or_status()
+}
+
 /// A run as it is now: from memory while it is alive, from the store when it is over.
-async fn snapshot(services: &Services, run: RunId) -> Result<RunSnapshot, Status> {
+pub(super) async fn snapshot(services: &Services, run: RunId) -> Result<RunSnapshot, Status> {
     if let Some(live) = services.engine.view(run).await.or_status()? {
         return Ok(live);
     }
@@ -140,7 +149,8 @@ impl Control for ControlService {
         &self,
         request: Request<wire::SubmitRunRequest>,
     ) -> Result<Response<wire::SubmitRunResponse>, Status> {
-        let wire::SubmitRunRequest { plan_toml, workloads, client_key } = request.into_inner();
+        let wire::SubmitRunRequest { plan_toml, workloads, client_key, labels } =
+            request.into_inner();
         submit::client_key(&client_key)?;
         let known = self.services.store.run_of_key(client_key.clone()).await.or_status()?;
         if let Some(run) = known {
@@ -149,8 +159,10 @@ impl Control for ControlService {
                 is_new: false,
             }));
         }
+        let labels = submit::labels(labels)?;
         let submission =
             submit::submission(plan_toml, workloads, client_key, &self.services.limits)?;
+        let submission = Submission { labels, ..submission };
         let submitted = self.services.engine.submit(submission).await.or_status()?;
         Ok(Response::new(wire::SubmitRunResponse {
             run_id: submitted.run.to_string(),

@@ -4,9 +4,11 @@ use crate::domain::limits::Limits;
 use crate::engine::handle::EngineHandle;
 use crate::rpc::control::ControlService;
 use crate::rpc::fleet::FleetService;
+use crate::rpc::history::HistoryService;
 use crate::store::Store;
 use pgsoak_proto::wire::control_server::ControlServer;
 use pgsoak_proto::wire::fleet_server::FleetServer;
+use pgsoak_proto::wire::history_server::HistoryServer;
 use pgsoak_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES};
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
@@ -73,9 +75,13 @@ impl Services {
         let control = ControlServer::new(ControlService::new(self.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let history = HistoryServer::new(HistoryService::new(self.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<FleetServer<FleetService>>().await;
         reporter.set_serving::<ControlServer<ControlService>>().await;
+        reporter.set_serving::<HistoryServer<HistoryService>>().await;
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -112,6 +118,7 @@ impl Services {
             .add_optional_service(v1alpha)
             .add_service(fleet)
             .add_service(control)
+            .add_service(history)
     }
 }
 

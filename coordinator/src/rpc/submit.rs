@@ -1,10 +1,11 @@
 //! Plans as they come over the wire: parsed, checked, expanded.
 
+use crate::domain::history::MAX_LABELS;
 use crate::domain::limits::Limits;
 use crate::domain::record::RunInput;
 use crate::engine::handle::Submission;
 use crate::engine::judging::PLAN_FILE;
-use crate::rpc::status::OrStatus;
+use crate::rpc::status::{OrStatus, cut};
 use pgsoak_proto::id::{JobId, RunId};
 use pgsoak_proto::wire;
 use pgsoak_workloads::{
@@ -60,7 +61,30 @@ pub(super) fn submission(
         input: RunInput { plan_toml, workloads },
         specs,
         client_key,
+        labels: BTreeMap::new(),
     })
+}
+
+/// Labels of a run, checked.
+pub(super) fn labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Status> {
+    let is_word = |text: &str, least: usize| {
+        (least..=100).contains(&text.len()) && !text.chars().any(char::is_control)
+    };
+    if labels.len() > MAX_LABELS {
+        let n = labels.len();
+        return Err(Status::invalid_argument(format!(
+            "{n} labels; at most {MAX_LABELS} are taken"
+        )));
+    }
+    let bad = labels.iter().find(|(key, value)| {
+        !is_word(key, 1) || key.contains(['=', '*', ' ']) || !is_word(value, 0)
+    });
+    match bad {
+        None => Ok(labels),
+        Some((key, value)) => Err(Status::invalid_argument(cut(&format!(
+            "label '{key}={value}': a key has 1 to 100 bytes without '=', '*' and spaces, a value at most 100"
+        )))),
+    }
 }
 
 /// A client key, checked.

@@ -9,9 +9,13 @@ use crate::domain::record::{
 };
 use crate::domain::run::RunState;
 use crate::store::StoreError;
+use crate::store::index::{Change, RunIndex};
 use crate::store::open::{OpenStoreError, SyncedDb};
 use crate::store::value;
-use crate::store::{QUEUE, catalogue::keys::Key};
+use crate::store::{
+    QUEUE,
+    catalogue::{history::Edit, keys::Key},
+};
 use pgsoak_proto::id::{JobId, RunId};
 use pgsoak_proto::job::JobSpec;
 use serde::{Serialize, de::DeserializeOwned};
@@ -24,6 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
 pub(crate) mod check;
+mod history;
 mod keys;
 
 /// Added to the last fence when a copy is restored: leases that were given after the copy was made never look new.
@@ -38,6 +43,10 @@ const GROUP: usize = 256;
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     puts: Vec<(Vec<u8>, Vec<u8>)>,
+    removes: Vec<Vec<u8>>,
+    edits: Vec<Edit>,
+    /// What readers of the index see once it is durable.
+    changes: Vec<Change>,
     /// A record that cannot be written at all (too large); the whole batch is refused.
     refused: Option<String>,
 }
@@ -82,6 +91,7 @@ enum Command {
 #[derive(Clone)]
 pub(crate) struct Catalogue {
     db: Arc<SyncedDb>,
+    index: Arc<RunIndex>,
     commands: mpsc::Sender<Command>,
     thread: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
 }
@@ -101,12 +111,16 @@ impl Batch {
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.puts.is_empty() && self.refused.is_none()
+        self.puts.is_empty()
+            && self.removes.is_empty()
+            && self.edits.is_empty()
+            && self.refused.is_none()
     }
 
     /// A run.
     pub fn run(&mut self, run: &RunRecord) {
         self.put(&Key::Run(run.run), run);
+        self.changes.push(Change::Run(Box::new(run.clone())));
     }
 
     /// The files of a run.
@@ -119,16 +133,19 @@ impl Batch {
         let record = SpecRecord { spec: JobSpec { workload_toml: String::new(), ..spec.clone() } };
         self.put(&Key::Spec(spec.run, spec.job), &record);
         self.put(&Key::RunOfJob(spec.job), &spec.run);
+        self.changes.push(Change::Spec(Box::new(record.spec)));
     }
 
     /// Where a job stands.
     pub fn job(&mut self, job: &JobRecord) {
         self.put(&Key::Job(job.run, job.job), job);
+        self.changes.push(Change::Job(Box::new(job.clone())));
     }
 
     /// An agent.
     pub fn agent(&mut self, agent: &AgentRecord) {
         self.put(&Key::Agent(agent.agent), agent);
+        self.changes.push(Change::Agent(Box::new(agent.clone())));
     }
 
     /// The run that a client key stands for.
@@ -163,15 +180,22 @@ impl std::fmt::Debug for Catalogue {
 impl Catalogue {
     pub(crate) fn open(path: &Path) -> Result<Self, OpenStoreError> {
         let db = Arc::new(SyncedDb::open(path, CACHE_BYTES)?);
+        let index = Arc::new(RunIndex::default());
         let (commands, queue) = mpsc::channel(QUEUE);
         let thread = thread::Builder::new()
             .name("catalogue".to_owned())
             .spawn({
-                let db = Arc::clone(&db);
-                move || write_all(&db, queue)
+                let (db, index) = (Arc::clone(&db), Arc::clone(&index));
+                move || write_all(&db, &index, queue)
             })
             .map_err(|error| OpenStoreError::Thread { problem: error.to_string() })?;
-        Ok(Self { db, commands, thread: Arc::new(Mutex::new(Some(thread))) })
+        let catalogue = Self { db, index, commands, thread: Arc::new(Mutex::new(Some(thread))) };
+        let changes = catalogue.index_changes().map_err(|error| OpenStoreError::Damaged {
+            path: path.to_owned(),
+            problem: error.to_string(),
+        })?;
+        catalogue.index.apply(changes);
+        Ok(catalogue)
     }
 
     pub(crate) async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
@@ -187,8 +211,11 @@ impl Catalogue {
     #[cfg(test)]
     pub(crate) fn commit_unsynced(&self, batch: Batch) -> Result<(), StoreError> {
         let mut merged = sled::Batch::default();
+        let changes = batch.changes.clone();
         add(&self.db, &mut merged, batch)?;
-        self.db.db.apply_batch(merged).map_err(|source| self.db.error("write", source))
+        self.db.db.apply_batch(merged).map_err(|source| self.db.error("write", source))?;
+        self.index.apply(changes);
+        Ok(())
     }
 
     /// All entries, of one moment: the thread that writes reads them.
@@ -258,24 +285,13 @@ impl Catalogue {
         before: Option<RunId>,
         plan: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<RunRecord>, StoreError> {
-        let mut found = Vec::new();
-        for run in self.run_ids()?.into_iter().rev() {
-            if found.len() >= limit {
-                break;
-            }
-            if before.is_some_and(|before| run >= before) {
-                continue;
-            }
-            match self.run(run) {
-                Ok(Some(record)) if plan.is_none_or(|plan| record.plan == plan) => {
-                    found.push(record);
-                }
-                Ok(_) => {}
-                Err(error) => warn!(%run, %error, "left out of a list"),
-            }
-        }
-        Ok(found)
+    ) -> Vec<RunRecord> {
+        let lines = self.index.lines();
+        let fits = lines.iter().rev().map(|line| &line.record).filter(|record| {
+            before.is_none_or(|before| record.run < before)
+                && plan.is_none_or(|plan| record.plan == plan)
+        });
+        fits.take(limit).cloned().collect()
     }
 
     pub(crate) fn run_of_key(&self, client_key: &str) -> Result<Option<RunId>, StoreError> {
@@ -417,7 +433,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, value::DamagedValue> {
 }
 
 /// The thread: merges what waits, writes it at once, syncs, answers.
-fn write_all(db: &SyncedDb, mut queue: mpsc::Receiver<Command>) {
+fn write_all(db: &SyncedDb, index: &RunIndex, mut queue: mpsc::Receiver<Command>) {
     let mut group: Vec<Waiting> = Vec::new();
     loop {
         let mut copies = Vec::new();
@@ -436,7 +452,7 @@ fn write_all(db: &SyncedDb, mut queue: mpsc::Receiver<Command>) {
                 Err(_) => break false,
             }
         };
-        write_group(db, &mut group);
+        write_group(db, index, &mut group);
         for reply in copies {
             // A caller that no longer waits is no error of ours.
             let _ = reply.send(entries(db));
@@ -457,25 +473,32 @@ fn entries(db: &SyncedDb) -> Result<Entries, StoreError> {
         .collect()
 }
 
-fn write_group(db: &SyncedDb, group: &mut Vec<Waiting>) {
+fn write_group(db: &SyncedDb, index: &RunIndex, group: &mut Vec<Waiting>) {
     let mut merged = sled::Batch::default();
-    let mut taken = Vec::new();
-    for (batch, reply) in group.drain(..) {
+    let (mut taken, mut changes, mut edits) = (Vec::new(), Vec::new(), Vec::new());
+    for (mut batch, reply) in group.drain(..) {
+        let changed = std::mem::take(&mut batch.changes);
+        let edited = std::mem::take(&mut batch.edits);
         match add(db, &mut merged, batch) {
-            Ok(()) => taken.push(reply),
+            Ok(()) => {
+                taken.push(reply);
+                changes.extend(changed);
+                edits.extend(edited);
+            }
             Err(error) => drop(reply.send(Err(error))),
         }
     }
     if taken.is_empty() {
         return;
     }
-    let written = db
-        .db
-        .apply_batch(merged)
-        .map_err(|source| db.error("write", source))
-        .and_then(|()| db.sync());
+    let written = history::add_edits(db, index, &mut merged, edits).and_then(|edited| {
+        db.db.apply_batch(merged).map_err(|source| db.error("write", source))?;
+        db.sync()?;
+        Ok(edited)
+    });
     match written {
-        Ok(()) => {
+        Ok(edited) => {
+            index.apply(changes.into_iter().chain(edited));
             for reply in taken {
                 // A caller that no longer waits is no error of ours.
                 let _ = reply.send(Ok(()));
@@ -499,6 +522,9 @@ fn write_group(db: &SyncedDb, group: &mut Vec<Waiting>) {
 fn add(db: &SyncedDb, merged: &mut sled::Batch, batch: Batch) -> Result<(), StoreError> {
     if let Some(problem) = batch.refused {
         return Err(StoreError::Damaged { what: "a record".to_owned(), problem });
+    }
+    for key in batch.removes {
+        value::remove(&db.db, merged, &key, 0).map_err(|source| db.error("read", source))?;
     }
     for (key, bytes) in batch.puts {
         value::remove(&db.db, merged, &key, value::pieces_of(bytes.len()))

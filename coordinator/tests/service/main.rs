@@ -8,6 +8,7 @@
 
 mod cancel;
 mod crash;
+mod history;
 mod leases;
 mod people;
 mod scripted;

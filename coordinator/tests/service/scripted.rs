@@ -149,6 +149,7 @@ pub fn submission(plan: &str, key: &str) -> wire::SubmitRunRequest {
         plan_toml: plan.to_owned(),
         workloads: vec![wire::WorkloadFile { name: "w".to_owned(), toml: WORKLOAD.to_owned() }],
         client_key: key.to_owned(),
+        labels: BTreeMap::new(),
     }
 }
 

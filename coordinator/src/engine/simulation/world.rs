@@ -205,8 +205,14 @@ impl World {
             })
             .collect();
         let input = RunInput { plan_toml: "p".to_owned(), workloads: BTreeMap::new() };
-        let submission =
-            Submission { run, plan: "p".to_owned(), input, specs, client_key: String::new() };
+        let submission = Submission {
+            run,
+            plan: "p".to_owned(),
+            input,
+            specs,
+            client_key: String::new(),
+            labels: BTreeMap::new(),
+        };
         let Some(state) = &mut self.state else { return };
         state.submit(submission);
         // Answered only when it is durable.

@@ -1,5 +1,6 @@
 //! Looks at every record of a catalogue: does its checksum agree, does it parse.
 
+use crate::domain::history::{Annotations, Baseline, RunFacts, Signature};
 use crate::domain::record::{
     AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord, SpecRecord,
 };
@@ -79,6 +80,13 @@ impl CheckedCatalogue {
             Some(b's') => drop(read::<SpecRecord>(bytes)?),
             Some(b'o' | b'k') => drop(read::<RunId>(bytes)?),
             Some(b'f') => drop(read::<u64>(bytes)?),
+            Some(b'H') => match key.get(1) {
+                Some(b'f') => drop(read::<RunFacts>(bytes)?),
+                Some(b'a') => drop(read::<Annotations>(bytes)?),
+                Some(b'b') => drop(read::<Baseline>(bytes)?),
+                Some(b'g') => drop(read::<Signature>(bytes)?),
+                _ => return Err("nobody knows what it is".to_owned()),
+            },
             _ => return Err("nobody knows what it is".to_owned()),
         }
         Ok(())

@@ -9,6 +9,11 @@ pub(super) const AGENTS: &[u8] = b"a";
 /// Prefix of all jobs.
 pub(super) const JOBS: &[u8] = b"j";
 
+/// Prefix of all baselines.
+pub(super) const BASELINES: &[u8] = b"Hb";
+/// Prefix of all signatures.
+pub(super) const SIGNATURES: &[u8] = b"Hg";
+
 /// Names a record.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Key<'a> {
@@ -22,6 +27,10 @@ pub(super) enum Key<'a> {
     Fence,
     Result(RunId),
     Artifact(RunId, JobId, u32, &'a str),
+    Facts(RunId),
+    Annotations(RunId),
+    Baseline(&'a str),
+    Signature(&'a str),
 }
 
 impl Key<'_> {
@@ -40,6 +49,11 @@ impl Key<'_> {
                 let attempt = attempt.to_be_bytes();
                 join(b'x', &[run.as_bytes(), job.as_bytes(), &attempt, name.as_bytes()])
             }
+            // The history's: two letters each.
+            Self::Facts(run) => join(b'H', &[b"f", run.as_bytes()]),
+            Self::Annotations(run) => join(b'H', &[b"a", run.as_bytes()]),
+            Self::Baseline(plan) => join(b'H', &[b"b", plan.as_bytes()]),
+            Self::Signature(fingerprint) => join(b'H', &[b"g", fingerprint.as_bytes()]),
         }
     }
 }
@@ -75,9 +89,24 @@ pub(super) fn describe(key: &[u8]) -> String {
         Some(b'f') => "fence",
         Some(b'v') => "result of run",
         Some(b'x') => "artifact of run",
+        Some(b'H') => return describe_history(key),
         _ => "record",
     };
     match run_of(key) {
+        Some(id) => format!("{kind} {id}"),
+        None => kind.to_owned(),
+    }
+}
+
+fn describe_history(key: &[u8]) -> String {
+    let kind = match key.get(1) {
+        Some(b'f') => "facts of run",
+        Some(b'a') => "notes and pin of run",
+        Some(b'b') => return "baseline of a plan".to_owned(),
+        Some(b'g') => return "leak signature".to_owned(),
+        _ => "history record",
+    };
+    match key.get(1..).and_then(run_of) {
         Some(id) => format!("{kind} {id}"),
         None => kind.to_owned(),
     }

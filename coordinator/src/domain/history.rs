@@ -1,0 +1,195 @@
+//! What the history knows of a run beside its record: what it was about, what people wrote to it, what it is compared with.
+
+use crate::domain::record::RunRecord;
+use crate::domain::time::UnixUs;
+use pgsoak_analysis::result::Verdict;
+use pgsoak_proto::id::RunId;
+use pgsoak_proto::job::{Arm, BuildRef, JobSpec, Tool};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Most notes that people write to one run.
+pub const MAX_NOTES: usize = 200;
+/// Most labels of one run.
+pub const MAX_LABELS: usize = 32;
+/// Longest text of a note or a reason, in characters.
+pub const MAX_TEXT: usize = 2_000;
+
+/// What a run was about, for filters and lists.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunFacts {
+    /// Names of workloads, as the plan writes them.
+    pub workloads: BTreeSet<String>,
+    /// Tools.
+    pub tools: BTreeSet<Tool>,
+    /// Builds, each with the parts it played.
+    pub builds: BTreeSet<(Arm, String)>,
+    /// Names of the agents that ran its jobs.
+    pub agents: BTreeSet<String>,
+}
+
+/// Something that somebody wrote.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Remark {
+    /// When.
+    pub at: UnixUs,
+    /// What.
+    pub text: String,
+}
+
+/// What people added to a run after it was submitted.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Annotations {
+    /// In the order they were written.
+    pub notes: Vec<Remark>,
+    /// Kept by retention, and why; `None`: not pinned.
+    pub pin: Option<Remark>,
+}
+
+/// A run as the history has it in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunLine {
+    /// Where it stands.
+    pub record: RunRecord,
+    /// What it was about.
+    pub facts: RunFacts,
+    /// What people wrote.
+    pub annotations: Annotations,
+}
+
+/// What runs are compared with, because somebody said so.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// The plan it is for; empty: every plan without one of its own.
+    pub plan: String,
+    /// The run or the release.
+    pub of: BaselineOf,
+    /// Why this one.
+    pub reason: String,
+    /// When it was said.
+    pub set_at: UnixUs,
+}
+
+/// The evidence that a baseline stands for.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BaselineOf {
+    /// The candidate's jobs of one run.
+    Run(RunId),
+    /// The jobs of every run that ran this build as candidate or baseline.
+    Build(BuildRef),
+}
+
+/// A leak signature: a stack that was found to lose memory, wherever it was seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Signature {
+    /// 16 hex digits; survives rebuilds.
+    pub fingerprint: String,
+    /// The function to look at.
+    pub function: String,
+    /// "extension", "postgres", "library" or "unknown".
+    pub owner: String,
+    /// Normalised, innermost first.
+    pub stack: Vec<String>,
+    /// By build, as candidate or baseline.
+    pub builds: BTreeMap<String, Sighted>,
+}
+
+/// Where and when a signature was seen in one build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sighted {
+    /// The earliest run.
+    pub first: (UnixUs, RunId),
+    /// The latest run.
+    pub last: (UnixUs, RunId),
+    /// Runs in which it was seen.
+    pub runs: u64,
+    /// Names of agents.
+    pub hosts: BTreeSet<String>,
+    /// Workloads.
+    pub workloads: BTreeSet<String>,
+    /// The worst verdict of its findings.
+    pub worst: Verdict,
+}
+
+// === impl RunFacts ===
+
+impl RunFacts {
+    /// Adds what a job was asked.
+    pub fn add(&mut self, spec: &JobSpec) {
+        self.workloads.insert(spec.workload_name.clone());
+        self.tools.insert(spec.tool);
+        self.builds.insert((spec.arm, spec.build.to_string()));
+    }
+
+    /// Of jobs and the names of their agents (empty: none).
+    pub fn of<'a>(jobs: impl IntoIterator<Item = (&'a JobSpec, &'a str)>) -> Self {
+        let mut facts = Self::default();
+        for (spec, agent) in jobs {
+            facts.add(spec);
+            if !agent.is_empty() {
+                facts.agents.insert(agent.to_owned());
+            }
+        }
+        facts
+    }
+}
+
+// === impl RunLine ===
+
+impl RunLine {
+    /// Of a run that nothing else is known of.
+    pub fn new(record: RunRecord) -> Self {
+        Self { record, facts: RunFacts::default(), annotations: Annotations::default() }
+    }
+}
+
+// === impl Signature ===
+
+impl Signature {
+    /// Adds what another record of the same signature says. The same sighting twice counts once only if it is of the run
+    /// that was last or first there.
+    pub fn add(&mut self, other: Self) {
+        for (build, seen) in other.builds {
+            match self.builds.entry(build) {
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(seen);
+                }
+                std::collections::btree_map::Entry::Occupied(mut entry) => {
+                    entry.get_mut().add(seen);
+                }
+            }
+        }
+    }
+
+    /// The build and run that had it first, by time.
+    pub fn first(&self) -> Option<(&str, &(UnixUs, RunId))> {
+        self.builds
+            .iter()
+            .map(|(build, seen)| (build.as_str(), &seen.first))
+            .min_by_key(|(_, at)| **at)
+    }
+
+    /// The build and run that had it last, by time.
+    pub fn last(&self) -> Option<(&str, &(UnixUs, RunId))> {
+        self.builds
+            .iter()
+            .map(|(build, seen)| (build.as_str(), &seen.last))
+            .max_by_key(|(_, at)| **at)
+    }
+}
+
+impl Sighted {
+    fn add(&mut self, other: Self) {
+        let is_known =
+            other.first == other.last && (other.first == self.first || other.first == self.last);
+        if !is_known {
+            self.runs = self.runs.saturating_add(other.runs);
+        }
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        self.hosts.extend(other.hosts);
+        self.workloads.extend(other.workloads);
+        self.worst = self.worst.max(other.worst);
+    }
+}
