@@ -59,16 +59,16 @@ async fn runs_are_found_by_what_they_were_about_also_after_a_restart() {
         assert_eq!(all, [waiting.clone(), second.clone(), first.clone()]);
         let agents = words(&["west-*"]);
         let fits = found(&stage, wire::RunFilter { agents, ..Default::default() }).await;
-        assert_eq!(fits, [first.clone()]);
+        assert_eq!(fits, std::slice::from_ref(&first));
         let labels = [("branch".to_owned(), "dev".to_owned())].into();
         let fits = found(&stage, wire::RunFilter { labels, ..Default::default() }).await;
-        assert_eq!(fits, [second.clone()]);
+        assert_eq!(fits, std::slice::from_ref(&second));
         let tools = words(&["memcheck"]);
         let fits = found(&stage, wire::RunFilter { tools, ..Default::default() }).await;
-        assert_eq!(fits, [waiting.clone()]);
+        assert_eq!(fits, std::slice::from_ref(&waiting));
         let verdicts = words(&["queued"]);
         let fits = found(&stage, wire::RunFilter { verdicts, ..Default::default() }).await;
-        assert_eq!(fits, [waiting.clone()]);
+        assert_eq!(fits, std::slice::from_ref(&waiting));
     }
 
     // Pages follow one another.
@@ -121,7 +121,7 @@ async fn notes_and_pins_stay_and_bad_ones_are_refused() {
     assert_eq!(detail.run.unwrap().jobs[0].agent, "a");
     let text = "HOST was".to_owned();
     let wanted = wire::RunFilter { text, pinned: true, ..Default::default() };
-    assert_eq!(found(&stage, wanted).await, [run.clone()]);
+    assert_eq!(found(&stage, wanted).await, std::slice::from_ref(&run));
     let unpin = wire::SetPinRequest { run_id: run, ..Default::default() };
     assert!(client.set_pin(unpin).await.unwrap().into_inner().pin.is_none());
     stage.stop().await;
