@@ -46,6 +46,9 @@ pub struct MassifSite {
     pub bytes: u64,
     /// Innermost first, `function (file:line)` or `function (in module)`. Cut where massif aggregates below its threshold.
     pub stack: Vec<String>,
+    /// Names the stack over builds, releases, hosts and tools: 16 hex digits.
+    #[serde(default)]
+    pub fingerprint: String,
     /// The same, with the module of every address that is mapped.
     #[serde(skip)]
     pub frames: Vec<StackFrame>,
@@ -228,11 +231,12 @@ fn sites(tree: &[Node<'_>], modules: &AddressMap) -> Vec<MassifSite> {
         let is_leaf = tree.get(index + 1).is_none_or(|next| next.depth <= node.depth);
         if is_leaf && node.bytes > 0 && !path.is_empty() {
             let stack: Vec<String> = path.iter().map(|(_, name, _)| name.clone()).collect();
-            let frames = path.iter().map(|(.., frame)| frame.clone()).collect();
+            let frames: Vec<StackFrame> = path.iter().map(|(.., frame)| frame.clone()).collect();
+            let fingerprint = stack::fingerprint(&frames);
             let first = stack.first().cloned().unwrap_or_default();
             let function =
                 first.rsplit_once(" (").map_or(first.as_str(), |(name, _)| name).to_owned();
-            sites.push(MassifSite { function, bytes: node.bytes, stack, frames });
+            sites.push(MassifSite { function, bytes: node.bytes, stack, fingerprint, frames });
         }
     }
     sites.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.stack.cmp(&b.stack)));

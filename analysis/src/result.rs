@@ -134,6 +134,9 @@ pub struct Finding {
     /// Normalised stack, innermost first, where there is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stack: Vec<String>,
+    /// Names the stack over builds, releases, hosts and tools: 16 hex digits; empty where there is no stack.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
     /// Sentences for people.
     pub message: String,
 }

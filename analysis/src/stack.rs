@@ -1,13 +1,16 @@
 //! Stacks made comparable: names without addresses, hashes and long generics; fingerprints; and whose code a stack is.
 //!
-//! Two builds of one source, two hosts and two runs give the same fingerprint for the same call path. Line numbers are left out, since
-//! every release moves them.
+//! `identity` says what counts for a fingerprint, which names a call path over builds, releases, hosts and tools.
+
+mod identity;
+
+pub use identity::{Identity, fingerprint, fingerprint_of};
 
 use crate::result::Owner;
 use pgsoak_proto::evidence::StackFrame;
 
-/// Frames of a stack that count for its fingerprint; deeper ones are the server's own entry path.
-pub const FINGERPRINT_DEPTH: usize = 40;
+/// Frames of a stack that are shown; deeper ones are the server's own entry path.
+const SHOWN_DEPTH: usize = 40;
 
 /// Longest function name that is kept, in characters.
 const LONGEST_NAME: usize = 160;
@@ -88,7 +91,7 @@ pub fn normal_function(function: &str) -> String {
 /// One line per frame, `function (module)`, innermost first; repeated frames of a recursion stand once.
 pub fn normal_stack(stack: &[StackFrame]) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for frame in stack.iter().take(FINGERPRINT_DEPTH) {
+    for frame in stack.iter().take(SHOWN_DEPTH) {
         let function = if frame.function.is_empty() {
             "???".to_owned()
         } else {
@@ -104,15 +107,6 @@ pub fn normal_stack(stack: &[StackFrame]) -> Vec<String> {
         }
     }
     lines
-}
-
-/// 16 hex digits that name a normalised stack (FNV-1a, 64 bit: stable over versions of the compiler, unlike `std`'s hasher).
-pub fn fingerprint(stack: &[StackFrame]) -> String {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in normal_stack(stack).iter().flat_map(|line| line.bytes().chain([b'\n'])) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    format!("{hash:016x}")
 }
 
 /// Whose memory a stack allocates: the extension's when any frame is its own, else the innermost frame that is no allocator decides.

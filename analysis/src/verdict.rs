@@ -165,6 +165,7 @@ fn run_finding(subject: &str, message: String) -> Finding {
         high: None,
         bytes_per_second: None,
         stack: Vec::new(),
+        fingerprint: String::new(),
         message,
     }
 }

@@ -3,7 +3,8 @@
 use crate::heap::digest::{HeapDigest, HeapSite};
 use crate::stack;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::HashMap;
 
 /// The difference of two digests: second less first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub struct HeapDiff {
 pub struct SiteDiff {
     /// Functions, innermost first, without files and lines: comparable between builds.
     pub stack: Vec<String>,
+    /// Names the stack over builds, releases, hosts and tools; empty in digests of older versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
     /// Calls.
     pub allocations: i64,
     /// Calls whose block was freed before the next allocation.
@@ -35,16 +39,19 @@ pub struct SiteDiff {
     pub leaked_bytes: i64,
 }
 
-/// `after` less `before`. Sites are matched by their functions, so a rebuild that moves lines makes no difference.
+/// `after` less `before`. Sites are matched by their fingerprints, so a rebuild that moves lines makes no difference; in digests
+/// of older versions, which have none, by their functions.
 pub fn diff(before: &HeapDigest, after: &HeapDigest) -> HeapDiff {
-    let mut sites: BTreeMap<Vec<String>, SiteDiff> = BTreeMap::new();
+    let mut all = before.sites.iter().chain(&after.sites);
+    let has_prints = all.all(|site| !site.fingerprint.is_empty());
+    let mut sites: HashMap<Cow<'_, str>, (SiteDiff, &HeapSite)> = HashMap::new();
     for (digest, sign) in [(before, -1), (after, 1)] {
         for site in &digest.sites {
-            let stack = comparable(site);
-            let entry = sites.entry(stack).or_insert_with_key(|stack| SiteDiff {
-                stack: stack.clone(),
-                ..SiteDiff::default()
-            });
+            let key = match has_prints {
+                true => Cow::Borrowed(site.fingerprint.as_str()),
+                false => Cow::Owned(comparable(site).join("\n")),
+            };
+            let entry = &mut sites.entry(key).or_insert_with(|| (SiteDiff::default(), site)).0;
             entry.allocations += sign * signed(site.allocations);
             entry.temporary += sign * signed(site.temporary);
             entry.peak_bytes += sign * signed(site.peak_bytes);
@@ -53,8 +60,13 @@ pub fn diff(before: &HeapDigest, after: &HeapDigest) -> HeapDiff {
     }
     let mut sites: Vec<SiteDiff> = sites
         .into_values()
-        .filter(|site| {
+        .filter(|(site, _)| {
             [site.allocations, site.temporary, site.peak_bytes, site.leaked_bytes] != [0; 4]
+        })
+        .map(|(differs, site)| SiteDiff {
+            stack: comparable(site),
+            fingerprint: site.fingerprint.clone(),
+            ..differs
         })
         .collect();
     sites.sort_by(|a, b| {

@@ -58,6 +58,9 @@ pub struct HeapSite {
     pub temporary: u64,
     /// Innermost first: `function (file:line)` or `function (module)`.
     pub stack: Vec<String>,
+    /// Names the stack over builds, releases, hosts and tools: 16 hex digits; empty in digests of older versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
     /// Bytes live at each mark that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub marked_bytes: Vec<u64>,

@@ -6,7 +6,7 @@ use crate::heap::digest::{HeapDigest, HeapSite};
 use crate::heap::interpreted::Names;
 use crate::heap::symbols::{Place, SymbolCache, demangled};
 use crate::heap::tally::Tallied;
-use crate::stack;
+use crate::stack::{self, Identity, fingerprint_of};
 use pgsoak_proto::evidence::StackFrame;
 use std::collections::HashMap;
 
@@ -74,6 +74,9 @@ pub fn sites(names: &Names, tallied: &Tallied, symbols: &mut SymbolCache, digest
             *marked = marked.wrapping_add(mark.get(trace).copied().unwrap_or(0));
         }
     }
+    digest.frames = frames.all.iter().map(|frame| frame.told(names)).collect();
+    let identities: Vec<Identity> = digest.frames.iter().map(Identity::of).collect();
+    let identity = |number: &u32| identities.get(usize::try_from(*number).ok()?);
     let count = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
     let mut sites: Vec<HeapSite> = sums
         .into_iter()
@@ -93,6 +96,7 @@ pub fn sites(names: &Names, tallied: &Tallied, symbols: &mut SymbolCache, digest
                 temporary: sum.temporary,
                 stack: sum.stack.iter().filter_map(known).map(|f| f.shown.clone()).collect(),
                 marked_bytes: sum.marks.iter().copied().map(count).collect(),
+                fingerprint: fingerprint_of(sum.stack.iter().filter_map(identity)),
                 frames: sum.stack,
             }
         })
@@ -101,7 +105,6 @@ pub fn sites(names: &Names, tallied: &Tallied, symbols: &mut SymbolCache, digest
         (b.peak_bytes, b.allocations, &a.stack).cmp(&(a.peak_bytes, a.allocations, &b.stack))
     });
     digest.sites = sites;
-    digest.frames = frames.all.iter().map(|frame| frame.told(names)).collect();
 }
 
 impl Known {

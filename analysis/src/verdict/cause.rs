@@ -90,7 +90,8 @@ fn is_replica(known: &Found, next: &Found) -> bool {
         && a.verdict == b.verdict
         && a.tool == b.tool
         && a.subject == b.subject
-        && a.stack == b.stack
+        && a.fingerprint == b.fingerprint
+        && (!a.fingerprint.is_empty() || a.stack == b.stack)
         && (has_figures || a.message == b.message)
 }
 
@@ -175,6 +176,7 @@ fn agree(grown: &mut Finding, records: &mut Vec<Found>, all: &[Facts<'_>]) -> bo
         grown.high = record.high;
     }
     grown.stack = record.stack;
+    grown.fingerprint = record.fingerprint;
     false
 }
 

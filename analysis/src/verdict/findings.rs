@@ -72,6 +72,7 @@ pub(crate) fn blank(facts: &Facts<'_>, evidence: EvidenceKind, verdict: Verdict)
         high: None,
         bytes_per_second: None,
         stack: Vec::new(),
+        fingerprint: String::new(),
         message: String::new(),
     }
 }
@@ -394,6 +395,7 @@ fn stack_finding(
     finding.low = Some(growth.range.0);
     finding.high = Some(growth.range.1);
     finding.stack.clone_from(&growth.stack);
+    finding.fingerprint.clone_from(&growth.fingerprint);
     let how = match growth.kind {
         LeakKind::Definite => "loses",
         LeakKind::Indirect => "loses (through blocks that are lost themselves)",
@@ -429,6 +431,7 @@ fn of_errors(facts: &Facts<'_>, found: &mut Vec<Found>) {
         finding.subject = error.what.clone();
         finding.owner = owner(&error.stack, &image);
         finding.stack = normal_stack(&error.stack);
+        finding.fingerprint = fingerprint(&error.stack);
         let place = telling_frame(&error.stack, &image)
             .map(|frame| match frame.file.is_empty() {
                 true => frame.function.clone(),
@@ -439,7 +442,7 @@ fn of_errors(facts: &Facts<'_>, found: &mut Vec<Found>) {
             "{} in {place}, {} (stack {}).",
             error.what,
             if error.count == 1 { "once".to_owned() } else { format!("{} times", error.count) },
-            fingerprint(&error.stack),
+            finding.fingerprint,
         );
         found.push(finding.into());
     }

@@ -86,6 +86,7 @@ fn grown(facts: &Facts<'_>, sites: &PhaseSites, site: &SiteGrowth) -> Finding {
     finding.bytes_per_operation = Some(site.bytes_per_operation);
     (finding.low, finding.high) = (Some(site.range.0), Some(site.range.1));
     finding.stack.clone_from(&site.stack);
+    finding.fingerprint.clone_from(&site.fingerprint);
     finding.message = message(site);
     finding
 }
@@ -157,6 +158,7 @@ pub(crate) fn agree(grown: &mut Finding, found: &mut Vec<Found>, all: &[Facts<'_
     }
     if grown.stack.is_empty() {
         grown.stack.clone_from(&largest.stack);
+        grown.fingerprint.clone_from(&largest.fingerprint);
         if is_outside && together <= 1.05 * largest.bytes_per_operation {
             // malloc's own headers are in RssAnon and not in heaptrack's count, which is exact.
             grown.bytes_per_operation = Some(largest.bytes_per_operation);
