@@ -3,7 +3,7 @@
 use crate::capabilities;
 use crate::config::AgentConfig;
 use crate::folder::FolderError;
-use crate::link::{Daemon, FindCapabilities};
+use crate::link::{Daemon, FindCapabilities, Surroundings};
 use crate::privilege;
 use crate::privilege::User;
 use pgsoak_proto::id::AgentId;
@@ -77,6 +77,18 @@ pub async fn run_on(
     find: FindCapabilities,
     shutdown: CancellationToken,
 ) -> Result<(), AgentError> {
+    run_in(config, Surroundings::host(find), shutdown).await
+}
+
+/// As [`run`], in surroundings that need not be a host's own.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_in(
+    config: AgentConfig,
+    surroundings: Surroundings,
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if !(1..=100).contains(&config.name.len()) || !config.name.bytes().all(is_plain) {
         return Err(AgentError::Name(config.name));
@@ -95,7 +107,7 @@ pub async fn run_on(
         tracing::warn!(%error, cache = %config.cache_dir.display(), "each job runs initdb: no folder for templates");
     }
     tracing::info!(%agent, name = config.name, data = %config.data_dir.display(), "agent starts");
-    Daemon::adopt(config, agent, find)?.run(shutdown).await;
+    Daemon::adopt(config, agent, surroundings)?.run(shutdown).await;
     tracing::info!("agent ends");
     drop(lock);
     Ok(())

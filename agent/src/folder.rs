@@ -199,7 +199,15 @@ impl JobFolder {
         let own = ProcessKey::of(std::process::id()).ok_or_else(|| {
             failed("find this process in /proc for", &path)(io::ErrorKind::NotFound.into())
         })?;
-        self.write("runner.json", &own)
+        self.write_runner_key(&own)
+    }
+
+    /// As [`Self::write_runner`], of a process that somebody else knows.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_runner_key(&self, key: &ProcessKey) -> Result<(), FolderError> {
+        self.write("runner.json", key)
     }
 
     /// The runner as it said at its start; `None`: it has not.
@@ -354,6 +362,7 @@ mod tests {
             replica: 0,
             exclusive: false,
             agents: BTreeMap::new(),
+            on_lost: pgsoak_proto::job::OnLost::Wait,
         };
         Assignment {
             lease: Lease { job, attempt: 2, fence: 9 },

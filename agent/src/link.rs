@@ -10,6 +10,10 @@ mod connect;
 mod daemon;
 mod job;
 mod launch;
+mod runners;
+mod surroundings;
 
-pub use daemon::{Daemon, FindCapabilities};
+pub use daemon::Daemon;
 pub use launch::LaunchError;
+pub use runners::{HostRunners, Runners, Started};
+pub use surroundings::{Connecting, Connection, Dial, FindCapabilities, Surroundings};

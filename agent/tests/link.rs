@@ -137,6 +137,7 @@ fn assignment(script: &str) -> Assignment {
         replica: 0,
         exclusive: false,
         agents: BTreeMap::new(),
+        on_lost: pgsoak_proto::job::OnLost::Wait,
     };
     Assignment { lease: Lease { job, attempt: 1, fence: 5 }, spec }
 }

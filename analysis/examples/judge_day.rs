@@ -115,6 +115,7 @@ fn main() {
         replica: 0,
         exclusive: false,
         agents: BTreeMap::new(),
+        on_lost: pgsoak_proto::job::OnLost::Wait,
     };
     let workload = Workload::parse("day", WORKLOAD).expect("the workload parses");
     let plan = Plan::parse(

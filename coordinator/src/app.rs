@@ -2,19 +2,23 @@
 
 use crate::config::CoordinatorConfig;
 use crate::domain::limits::Limits;
+use crate::engine::clock::Clock;
 use crate::engine::task;
 use crate::rpc::server;
 use crate::store::check::{self, Checked};
 use crate::store::open::OpenStoreError;
 use crate::store::{Store, StoreError};
+use futures_util::Stream;
 use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::server::Connected;
 use tracing::{Instrument, info, info_span, warn};
 
 mod lock;
@@ -129,11 +133,48 @@ pub async fn start_with(config: CoordinatorConfig, limits: Limits) -> Result<Run
     };
     let tcp_address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
 
+    let (mut running, services) = begin(config, limits, Clock::read(), lock).await?;
+    running.tcp = tcp_address;
+    running.servers = serve(tcp, unix, services).await;
+    info!(tcp = ?tcp_address, socket = ?running.socket, "coordinator is up");
+    Ok(running)
+}
+
+/// As [`start_with`], on connections that come from elsewhere than the settings' addresses, and with a clock of the caller's:
+/// for simulations.
+///
+/// # Errors
+///
+/// As [`start`].
+pub async fn start_on<I, C>(
+    config: CoordinatorConfig,
+    limits: Limits,
+    clock: Clock,
+    incoming: I,
+) -> Result<Running, StartError>
+where
+    I: Stream<Item = io::Result<C>> + Send + 'static,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let lock = lock::DataLock::take(&config.data_dir)?;
+    let (mut running, services) = begin(config, limits, clock, lock).await?;
+    running.servers.push(tokio::spawn(server::serve(services, incoming).await));
+    Ok(running)
+}
+
+/// Everything but the servers.
+async fn begin(
+    config: CoordinatorConfig,
+    limits: Limits,
+    clock: Clock,
+    lock: lock::DataLock,
+) -> Result<(Running, server::Services), StartError> {
     let store = Store::open(&config.data_dir).await?;
     let shutdown = CancellationToken::new();
     let engine_stop = CancellationToken::new();
     let engine_gone = CancellationToken::new();
-    let (handle, engine) = task::spawn(&config, limits, store.clone(), engine_stop.clone()).await?;
+    let (handle, engine) =
+        task::spawn(&config, limits, clock, store.clone(), engine_stop.clone()).await?;
     let engine = tokio::spawn({
         let engine_gone = engine_gone.clone();
         async move {
@@ -144,21 +185,20 @@ pub async fn start_with(config: CoordinatorConfig, limits: Limits) -> Result<Run
         }
     });
     let services = server::Services::new(handle, store.clone(), limits, shutdown.clone());
-    let streams = services.tasks().clone();
-    let servers = serve(tcp, unix, services).await;
-    info!(tcp = ?tcp_address, socket = ?config.socket, data = %config.data_dir.display(), "coordinator is up");
-    Ok(Running {
-        tcp: tcp_address,
+    let running = Running {
+        tcp: None,
         socket: config.socket,
         shutdown,
         engine_stop,
         engine_gone,
         engine,
-        servers,
-        streams,
+        servers: Vec::new(),
+        streams: services.tasks().clone(),
         store,
         _lock: lock,
-    })
+    };
+    info!(data = %config.data_dir.display(), "the data folder is open");
+    Ok((running, services))
 }
 
 /// Verifies the data folder of a coordinator that is not at work. Blocks.
@@ -222,6 +262,11 @@ impl Running {
             let _ = std::fs::remove_file(path);
         }
         info!("coordinator is down");
+    }
+
+    /// What it has stored, for whoever watches over a simulation.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// How often evidence was synced to the disk, for tests of the order of things.

@@ -1,9 +1,10 @@
 //! The coordinator: takes plans, hands jobs to agents, stores evidence, judges.
 //!
-//! Floors, lowest first: `config` · `domain` (states; pure) · `decide` (placement, liveness; pure) · `store` (sled) ·
+//! Floors, lowest first: `config`, `blocking` · `domain` (states; pure) · `decide` (placement, liveness; pure) · `store` (sled) ·
 //! `engine` (the task that owns all state) · `rpc` · `app`.
 
 pub mod app;
+pub mod blocking;
 pub mod config;
 pub mod decide;
 pub mod domain;

@@ -20,6 +20,7 @@ pub mod value;
 mod acknowledged;
 mod index;
 
+use crate::blocking;
 use crate::domain::record::{AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord};
 use crate::store::artifacts::{ArtifactError, ArtifactWrite, Artifacts, Received};
 use crate::store::catalogue::{Batch, Catalogue, Loaded};
@@ -106,7 +107,7 @@ pub(crate) fn ends(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    match tokio::task::spawn_blocking(work).await {
+    match blocking::spawn(work).await {
         Ok(done) => done,
         // The runtime is going down, or sled panicked over damage that it did not expect.
         Err(error) => Err(StoreError::Damaged {
@@ -126,7 +127,7 @@ impl Store {
     /// When the catalogue does not open. A damaged run is no error: it is set aside when it is first touched.
     pub async fn open(data: &Path) -> Result<Self, OpenStoreError> {
         let data = data.to_owned();
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = blocking::spawn(move || {
             let catalogue = Catalogue::open(&data.join("catalogue"))?;
             let runs = Arc::new(RunDbs::new(data.join("runs"))?);
             let evidence = EvidenceWriter::start(Arc::clone(&runs))?;

@@ -104,6 +104,23 @@ pub struct JobSpec {
     pub exclusive: bool,
     /// Labels that the agent must carry.
     pub agents: BTreeMap<String, String>,
+    /// What becomes of it when its attempt is lost.
+    #[serde(default)]
+    pub on_lost: OnLost,
+}
+
+/// What becomes of a job whose attempt is lost: its host does not come back, or comes back without it. Nothing was lost of an
+/// assignment that never arrived: that is made again in any case.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLost {
+    /// It is waited for as long as it may come back, and never tried again.
+    #[default]
+    Wait,
+    /// It is tried again, once no live attempt can be left.
+    Retry,
 }
 
 /// The right of one agent to run one attempt of a job.
@@ -131,6 +148,18 @@ pub enum Outcome {
     Cancelled,
     /// Reached its hard end.
     TimedOut,
+}
+
+// === impl OnLost ===
+
+impl OnLost {
+    /// The word for it in plans.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Retry => "retry",
+        }
+    }
 }
 
 // === impl Tool ===

@@ -64,7 +64,7 @@ fn spec() -> BoxedStrategy<JobSpec> {
         ];
         let names = ("\\PC{1,40}", "\\PC{0,200}", any::<[u8; 16]>(), any::<[u8; 16]>());
         let times = (option::of(1_u64..1 << 40), 100_u64..=3_600_000, 1_000_u64..=2_592_000_000);
-        let rest = (0.001_f64..=1000.0, any::<u64>(), any::<u32>(), any::<bool>());
+        let rest = (0.001_f64..=1000.0, any::<u64>(), any::<u32>(), any::<bool>(), any::<bool>());
         (names, tool(), arm, build(), postgres, times, rest, btree_map(word(), word(), 0..4))
             .prop_map(|(names, tool, arm, build, postgres, times, rest, agents)| JobSpec {
                 job: JobId::from_bytes(names.2),
@@ -83,6 +83,7 @@ fn spec() -> BoxedStrategy<JobSpec> {
                 replica: rest.2,
                 exclusive: rest.3,
                 agents,
+                on_lost: if rest.4 { OnLost::Retry } else { OnLost::Wait },
             })
     };
     strategy.boxed()

@@ -98,6 +98,7 @@ pub fn expand(
                             replica,
                             exclusive: job.exclusive,
                             agents: job.agents.clone(),
+                            on_lost: job.on_lost,
                         });
                     }
                 }

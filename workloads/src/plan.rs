@@ -3,7 +3,7 @@
 mod parse;
 
 use crate::file_error::FileError;
-use pgsoak_proto::job::{BuildRef, PostgresRef, Tool};
+use pgsoak_proto::job::{BuildRef, OnLost, PostgresRef, Tool};
 use std::{collections::BTreeMap, time::Duration};
 
 /// A checked plan file.
@@ -59,6 +59,8 @@ pub struct PlanJob {
     pub hard_end: Option<Duration>,
     /// `${seed}`.
     pub seed: u64,
+    /// Whether a job whose attempt is lost with its host is tried again.
+    pub on_lost: OnLost,
 }
 
 // === impl Plan ===
@@ -69,7 +71,7 @@ impl Plan {
     /// Every key of a job but `workload` may stand in `[defaults]`; `seed` and `hard_end` at the top as well. A job takes a
     /// default back with `baseline = "none"`.
     /// Defaults: PostgreSQL 18, the installed build, no baseline, no control, tool plain, one replica, a reading every
-    /// second, all operations, seed 1.
+    /// second, all operations, seed 1, lost jobs waited for and not tried again.
     ///
     /// # Errors
     ///

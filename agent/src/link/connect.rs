@@ -3,16 +3,18 @@
 //! Owned and polled by the daemon's task. Decides nothing but when to try again.
 
 use crate::config::Endpoint;
+use crate::link::surroundings::Dial;
 use futures_util::stream::{self, PollNext, Stream};
 use hyper_util::rt::TokioIo;
 use pgsoak_proto::chain::chain;
 use pgsoak_proto::convert::InvalidMessage;
+use pgsoak_proto::id::AgentId;
 use pgsoak_proto::session::CoordinatorMessage;
 use pgsoak_proto::wire;
 use pgsoak_proto::wire::fleet_client::FleetClient;
 use std::{
     future::Future,
-    hash::{BuildHasher, RandomState},
+    hash::{DefaultHasher, Hash, Hasher},
     pin::Pin,
     time::Duration,
 };
@@ -59,9 +61,13 @@ pub(super) struct Outbox {
 }
 
 pub(super) struct Link {
+    agent: AgentId,
     endpoint: Endpoint,
+    /// Instead of the endpoint.
+    dial: Option<Dial>,
     state: State,
     pause: Duration,
+    losses: u64,
 }
 
 enum State {
@@ -92,9 +98,9 @@ impl Outbox {
 
 impl Link {
     /// Due at once.
-    pub fn new(endpoint: Endpoint) -> Self {
+    pub fn new(agent: AgentId, endpoint: Endpoint, dial: Option<Dial>) -> Self {
         let state = State::Waiting(Box::pin(tokio::time::sleep(Duration::ZERO)));
-        Self { endpoint, state, pause: FIRST_PAUSE }
+        Self { agent, endpoint, dial, state, pause: FIRST_PAUSE, losses: 0 }
     }
 
     /// Opens a session with this as its first message. What is sent to the outbox follows it.
@@ -103,9 +109,9 @@ impl Link {
         let (bulk, bulk_rx) = mpsc::channel(BULK_QUEUE);
         let first = wire::AgentMessage { body: Some(wire::agent_message::Body::Hello(hello)) };
         let messages = outbound(first, control_rx, bulk_rx);
-        let endpoint = self.endpoint.clone();
+        let (endpoint, dial) = (self.endpoint.clone(), self.dial.clone());
         self.state = State::Opening(Box::pin(async move {
-            match tokio::time::timeout(OPEN_TIMEOUT, open(&endpoint, messages)).await {
+            match tokio::time::timeout(OPEN_TIMEOUT, open(&endpoint, dial, messages)).await {
                 Ok(opened) => opened,
                 Err(_) => Err("no answer in time".to_owned()),
             }
@@ -157,17 +163,19 @@ impl Link {
         {
             self.pause = FIRST_PAUSE;
         }
-        self.state = State::Waiting(Box::pin(tokio::time::sleep(jittered(self.pause))));
+        self.losses = self.losses.wrapping_add(1);
+        let pause = jittered(self.pause, self.agent, self.losses);
+        self.state = State::Waiting(Box::pin(tokio::time::sleep(pause)));
         self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
         LinkEvent::Lost(reason)
     }
 }
 
-/// Half to all of the pause.
-fn jittered(pause: Duration) -> Duration {
-    // Keyed with the process's own randomness, which is all that is asked of it.
-    let random = RandomState::new().hash_one(pause);
-    let share = u32::try_from(random % 1000).unwrap_or(0);
+/// Half to all of the pause: another share for each agent and each loss, which is all that is asked of it.
+fn jittered(pause: Duration, agent: AgentId, losses: u64) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    (agent, losses).hash(&mut hasher);
+    let share = u32::try_from(hasher.finish() % 1000).unwrap_or(0);
     pause / 2 + pause.saturating_mul(share) / 2000
 }
 
@@ -186,9 +194,10 @@ fn outbound(
 
 async fn open(
     endpoint: &Endpoint,
+    dial: Option<Dial>,
     messages: impl Stream<Item = wire::AgentMessage> + Send + 'static,
 ) -> Result<Messages, String> {
-    let channel = connect(endpoint).await.map_err(|error| chain(&error))?;
+    let channel = connect(endpoint, dial).await.map_err(|error| chain(&error))?;
     let mut client = FleetClient::new(channel)
         .max_decoding_message_size(pgsoak_proto::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(pgsoak_proto::MAX_MESSAGE_BYTES);
@@ -199,7 +208,10 @@ async fn open(
     Ok(answer.into_inner())
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<Channel, tonic::transport::Error> {
+async fn connect(
+    endpoint: &Endpoint,
+    dial: Option<Dial>,
+) -> Result<Channel, tonic::transport::Error> {
     let url = match endpoint {
         Endpoint::Tcp(url) => url.clone(),
         // Never resolved: the connector goes to the socket.
@@ -211,6 +223,13 @@ async fn connect(endpoint: &Endpoint) -> Result<Channel, tonic::transport::Error
         .http2_keep_alive_interval(KEEPALIVE_EVERY)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
+    if let Some(dial) = dial {
+        let connector = service_fn(move |_| {
+            let connecting = dial();
+            async move { connecting.await.map(TokioIo::new) }
+        });
+        return transport.connect_with_connector(connector).await;
+    }
     match endpoint {
         Endpoint::Tcp(_) => transport.connect().await,
         Endpoint::Unix(path) => {

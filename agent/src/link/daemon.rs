@@ -2,11 +2,14 @@
 //!
 //! Decides nothing about evidence: each job's task does. A coordinator that cannot be reached stops nothing here.
 
+use crate::blocking;
 use crate::config::AgentConfig;
-use crate::folder::{self, JobFolder, kill_left};
+use crate::folder::{self, JobFolder};
 use crate::link::connect::{Link, LinkEvent, Outbox};
 use crate::link::job::{JobEnd, JobHandle, JobTask, Order, Runner, no_progress};
-use crate::link::launch::{LaunchError, launch};
+use crate::link::launch::LaunchError;
+use crate::link::runners::Started;
+use crate::link::surroundings::Surroundings;
 use crate::spool;
 use pgsoak_proto::PROTOCOL;
 use pgsoak_proto::chain::chain;
@@ -23,14 +26,10 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::process::Child;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
-
-/// Finds out what the host can do. Blocking.
-pub type FindCapabilities = Arc<dyn Fn() -> Capabilities + Send + Sync>;
 
 /// Capabilities older than this are found again before they are told.
 const CAPABILITIES_LAST: Duration = Duration::from_secs(60);
@@ -43,13 +42,13 @@ const LAST_DELIVERY: Duration = Duration::from_secs(15);
 /// How often a daemon that ends looks whether it may.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-type Launched = Result<(JobFolder, Child), LaunchError>;
+type Launched = Result<(JobFolder, Started), LaunchError>;
 
 /// The daemon's state. [`Self::run`] is its task.
 pub struct Daemon {
     config: Arc<AgentConfig>,
     agent: AgentId,
-    find: FindCapabilities,
+    surroundings: Surroundings,
     capabilities: Option<(Arc<Capabilities>, Instant)>,
     link: Link,
     /// Of the session that is open or being opened.
@@ -79,14 +78,14 @@ impl Daemon {
     pub fn adopt(
         config: AgentConfig,
         agent: AgentId,
-        find: FindCapabilities,
+        surroundings: Surroundings,
     ) -> Result<Self, folder::FolderError> {
         folder::remove_half_made(&config.data_dir)?;
         let mut daemon = Self {
-            link: Link::new(config.coordinator.clone()),
+            link: Link::new(agent, config.coordinator.clone(), surroundings.dial.clone()),
             config: Arc::new(config),
             agent,
-            find,
+            surroundings,
             capabilities: None,
             outbox: None,
             is_welcome: false,
@@ -112,7 +111,7 @@ impl Daemon {
             Err(error) => {
                 let path = folder.path().display();
                 tracing::error!(error = chain(&error), %path, "not a job's folder: set aside");
-                kill_left(folder.path());
+                self.surroundings.runners.kill_left(folder.path());
                 if let Err(error) = folder.set_aside(&self.config.data_dir) {
                     tracing::error!(error = chain(&error), %path, "it is still there");
                 }
@@ -120,7 +119,7 @@ impl Daemon {
             }
         };
         let runner = match folder.runner() {
-            Ok(Some(key)) if key.is_alive() => Runner::Adopted(key),
+            Ok(Some(key)) if self.surroundings.runners.is_alive(&key) => Runner::Adopted(key),
             Ok(Some(_)) => Runner::Gone("the runner ended while no agent was there".to_owned()),
             Ok(None) | Err(_) => Runner::Unknown(Instant::now()),
         };
@@ -130,8 +129,15 @@ impl Daemon {
 
     fn start_task(&mut self, lease: Lease, tool: Tool, folder: JobFolder, runner: Runner) {
         let data_dir = self.config.data_dir.clone();
-        let (task, handle) =
-            JobTask::new(lease, tool, folder, data_dir, runner, self.leave.child_token());
+        let (task, handle) = JobTask::new(
+            lease,
+            tool,
+            folder,
+            data_dir,
+            runner,
+            &self.surroundings,
+            self.leave.child_token(),
+        );
         let span = info_span!("job", job = %lease.job, attempt = lease.attempt);
         self.tasks.spawn(async move { (lease, task.run().await) }.instrument(span));
         self.jobs.insert(lease, handle);
@@ -161,7 +167,8 @@ impl Daemon {
     /// One event. May be dropped at its one `await`.
     async fn step(&mut self) {
         tokio::select! {
-            event = self.link.next() => self.on_link(event),
+            // In the order in which they must not wait; what is rare comes first, so nothing starves.
+            biased;
             Some(prepared) = self.hellos.join_next() => match prepared {
                 Ok((capabilities, found_at, hello)) => {
                     self.capabilities = Some((capabilities, found_at));
@@ -189,6 +196,7 @@ impl Daemon {
                 }
             },
             _ = self.heartbeat.tick(), if self.is_welcome => self.beat(),
+            event = self.link.next() => self.on_link(event),
         }
     }
 
@@ -221,7 +229,7 @@ impl Daemon {
             .capabilities
             .clone()
             .filter(|(_, found_at)| found_at.elapsed() < CAPABILITIES_LAST);
-        let find = Arc::clone(&self.find);
+        let find = Arc::clone(&self.surroundings.find);
         let (agent, name) = (self.agent, self.config.name.clone());
         let held: Vec<(Lease, JobFolder, bool)> = self
             .jobs
@@ -235,7 +243,7 @@ impl Daemon {
                     .map(|lease| (*lease, JobFolder::of(&self.config.data_dir, lease), true)),
             )
             .collect();
-        self.hellos.spawn_blocking(move || {
+        blocking::spawn_in(&mut self.hellos, move || {
             let (capabilities, found_at) =
                 known.unwrap_or_else(|| (Arc::new(find()), Instant::now()));
             let held = held
@@ -336,17 +344,19 @@ impl Daemon {
         self.launching.insert(lease, Vec::new());
         let config = Arc::clone(&self.config);
         let tool = assignment.spec.tool;
-        self.launches
-            .spawn_blocking(move || (lease, tool, launch(&config, &capabilities, assignment)));
+        let runners = Arc::clone(&self.surroundings.runners);
+        blocking::spawn_in(&mut self.launches, move || {
+            (lease, tool, runners.launch(&config, &capabilities, assignment))
+        });
     }
 
     fn on_launched(&mut self, lease: Lease, tool: Tool, launched: Launched) {
         let waiting = self.launching.remove(&lease).unwrap_or_default();
         match launched {
-            Ok((folder, child)) => {
-                tracing::info!(job = %lease.job, attempt = lease.attempt, pid = child.id(), "started a runner");
-                let key = child.id().and_then(folder::ProcessKey::of);
-                self.start_task(lease, tool, folder, Runner::Child(child, key));
+            Ok((folder, started)) => {
+                let pid = started.key.as_ref().map(|key| key.pid);
+                tracing::info!(job = %lease.job, attempt = lease.attempt, pid, "started a runner");
+                self.start_task(lease, tool, folder, Runner::Child(started));
                 if let (Some(outbox), true) = (self.outbox.clone(), self.is_welcome) {
                     self.tell(lease, Order::Session { outbox, high_water: Some(0) });
                 }

@@ -6,25 +6,25 @@ mod artifacts;
 mod evidence;
 mod wind_up;
 
+use crate::blocking;
 use crate::folder::{JobFolder, ProcessKey};
 use crate::link::connect::Outbox;
 use crate::link::job::artifacts::Artifacts;
 use crate::link::job::evidence::Uplink;
+use crate::link::runners::{Runners, Started};
+use crate::link::surroundings::Surroundings;
 use pgsoak_proto::chain::chain;
 use pgsoak_proto::job::{Lease, Tool};
 use pgsoak_proto::session::{JobProgress, JobStage};
 use pgsoak_proto::wire;
 use pgsoak_proto::wire::agent_message::Body;
 use rustix::process::Signal;
-use std::{os::unix::process::ExitStatusExt, path::PathBuf, process::ExitStatus, time::Duration};
-use tokio::process::Child;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-/// Between two looks at the runner, its progress and its spool.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// From a cancel to SIGKILL: a server stops within seconds, one under valgrind within a minute.
 const CANCEL_GRACE: Duration = Duration::from_secs(20);
 const CANCEL_GRACE_UNDER_TOOL: Duration = Duration::from_secs(90);
@@ -83,7 +83,7 @@ pub(super) enum JobEnd {
 #[derive(Debug)]
 pub(super) enum Runner {
     /// Started by this daemon.
-    Child(Child, Option<ProcessKey>),
+    Child(Started),
     /// Started by an earlier one.
     Adopted(ProcessKey),
     /// Something lives in the folder that has not said that it is the runner.
@@ -106,6 +106,8 @@ pub(super) struct JobTask {
     data_dir: PathBuf,
     tool: Tool,
     runner: Runner,
+    runners: Arc<dyn Runners>,
+    look_every: Duration,
     stage: Stage,
     orders: mpsc::Receiver<Order>,
     status: watch::Sender<JobStatus>,
@@ -154,6 +156,7 @@ impl JobTask {
         folder: JobFolder,
         data_dir: PathBuf,
         runner: Runner,
+        surroundings: &Surroundings,
         leave: CancellationToken,
     ) -> (Self, JobHandle) {
         let (orders, orders_rx) = mpsc::channel(ORDERS);
@@ -168,6 +171,8 @@ impl JobTask {
             data_dir,
             tool,
             runner,
+            runners: Arc::clone(&surroundings.runners),
+            look_every: surroundings.look_every,
             stage: Stage::Running,
             orders: orders_rx,
             status,
@@ -186,7 +191,7 @@ impl JobTask {
 
     /// Until the folder is gone, or the daemon leaves.
     pub async fn run(mut self) -> JobEnd {
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut look = tokio::time::interval(self.look_every);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -294,8 +299,10 @@ impl JobTask {
 
     fn signal(&self, signal: Signal) {
         let reached = match &self.runner {
-            Runner::Child(_, Some(key)) | Runner::Adopted(key) => key.signal(signal),
-            Runner::Child(_, None) | Runner::Unknown(_) | Runner::Gone(_) => false,
+            Runner::Child(Started { key: Some(key), .. }) | Runner::Adopted(key) => {
+                self.runners.signal(key, signal)
+            }
+            Runner::Child(_) | Runner::Unknown(_) | Runner::Gone(_) => false,
         };
         tracing::debug!(?signal, reached, "signalled the runner");
     }
@@ -316,8 +323,9 @@ impl JobTask {
         let folder = self.folder.clone();
         // Looking through /proc costs: only for a runner that is not known.
         let is_unknown = matches!(self.runner, Runner::Unknown(_));
-        let seen = tokio::task::spawn_blocking(move || {
-            let is_empty = is_unknown && folder.processes_left().is_empty();
+        let runners = Arc::clone(&self.runners);
+        let seen = blocking::spawn(move || {
+            let is_empty = is_unknown && runners.left_in(folder.path()).is_empty();
             (folder.progress(), folder.runner().ok().flatten(), is_empty)
         });
         let Ok((progress, said, is_empty)) = seen.await else { return };
@@ -331,12 +339,12 @@ impl JobTask {
             })
         });
         match &self.runner {
-            Runner::Adopted(key) if !key.is_alive() => {
+            Runner::Adopted(key) if !self.runners.is_alive(key) => {
                 self.runner = Runner::Gone(format!("the runner (process {}) is gone", key.pid));
                 self.wind_up();
             }
             Runner::Unknown(since) => match said {
-                Some(key) if key.is_alive() => self.runner = Runner::Adopted(key),
+                Some(key) if self.runners.is_alive(&key) => self.runner = Runner::Adopted(key),
                 _ if is_empty || now.duration_since(*since) >= RUNNER_PATIENCE => {
                     self.runner = Runner::Gone("the runner did not begin, or is gone".to_owned());
                     self.wind_up();
@@ -346,7 +354,7 @@ impl JobTask {
             _ if self.kill_at.is_some_and(|at| now >= at) => {
                 tracing::warn!("the job did not end in time: it is killed");
                 self.signal(Signal::KILL);
-                if matches!(self.runner, Runner::Child(_, None)) {
+                if matches!(self.runner, Runner::Child(Started { key: None, .. })) {
                     self.runner = Runner::Gone("the runner was killed".to_owned());
                     self.wind_up();
                 }
@@ -361,7 +369,8 @@ impl JobTask {
             _ => "the runner is gone".to_owned(),
         };
         let folder = self.folder.clone();
-        let work = tokio::task::spawn_blocking(move || wind_up::wind_up(&folder, &how));
+        let runners = Arc::clone(&self.runners);
+        let work = blocking::spawn(move || wind_up::wind_up(&folder, runners.as_ref(), &how));
         self.stage = Stage::WindingUp(work);
     }
 
@@ -424,13 +433,13 @@ impl JobTask {
     }
 
     /// Once the attempt is over: what is to become of the folder.
-    async fn settle(&self) -> Option<JobEnd> {
+    async fn settle(&mut self) -> Option<JobEnd> {
         let (folder, data_dir) = (self.folder.clone(), self.data_dir.clone());
         let fate = self.fate;
         if fate == Fate::Kept {
             return None;
         }
-        let work = tokio::task::spawn_blocking(move || match fate {
+        let work = blocking::spawn(move || match fate {
             Fate::Kept => Ok(None),
             Fate::Removed => folder.remove().map(|()| Some(JobEnd::Released)),
             Fate::SetAside => folder.set_aside(&data_dir).map(|path| {
@@ -475,20 +484,9 @@ pub(super) fn no_progress(lease: Lease) -> JobProgress {
 /// Waits for a runner that is our child, and is done at once for one that is gone; others are looked at.
 async fn gone(runner: &mut Runner) -> String {
     match runner {
-        Runner::Child(child, _) => match child.wait().await {
-            Ok(status) => said(status),
-            Err(error) => format!("the runner cannot be waited for: {error}"),
-        },
+        Runner::Child(started) => (&mut started.ended).await,
         Runner::Gone(how) => how.clone(),
         Runner::Adopted(_) | Runner::Unknown(_) => std::future::pending().await,
-    }
-}
-
-fn said(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("the runner ended with exit code {code}"),
-        (None, Some(signal)) => format!("the runner was killed by signal {signal}"),
-        (None, None) => "the runner ended".to_owned(),
     }
 }
 

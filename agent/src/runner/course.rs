@@ -151,6 +151,7 @@ mod tests {
             replica: 0,
             exclusive: false,
             agents: BTreeMap::new(),
+            on_lost: pgsoak_proto::job::OnLost::Wait,
         }
     }
 

@@ -60,6 +60,7 @@ pub fn spec(workload_toml: &str, major: u32) -> JobSpec {
         replica: 0,
         exclusive: false,
         agents: BTreeMap::new(),
+        on_lost: pgsoak_proto::job::OnLost::Wait,
     }
 }
 

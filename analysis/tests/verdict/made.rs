@@ -93,6 +93,7 @@ pub fn job(
         replica: 0,
         exclusive: false,
         agents: BTreeMap::new(),
+        on_lost: pgsoak_proto::job::OnLost::Wait,
     };
     JobEvidence {
         spec,

@@ -86,6 +86,7 @@ pub(crate) mod tests {
             replica: 0,
             exclusive: false,
             agents: BTreeMap::new(),
+            on_lost: pgsoak_proto::job::OnLost::Wait,
         }
     }
 

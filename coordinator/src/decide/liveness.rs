@@ -5,6 +5,7 @@
 
 use crate::domain::job::{JobEvent, JobState};
 use crate::domain::time::UnixUs;
+use pgsoak_proto::job::OnLost;
 use std::time::Duration;
 
 /// One job that an agent may be running.
@@ -14,6 +15,8 @@ pub struct LiveJob<'a> {
     pub state: &'a JobState,
     /// After this, from its start, the runner ends by itself.
     pub hard_end: Duration,
+    /// What the plan says of a lost attempt.
+    pub on_lost: OnLost,
     /// Its agent's name.
     pub agent: &'a str,
     /// Its agent has a session.
@@ -32,12 +35,23 @@ pub fn grace(hard_end: Duration, least: Duration) -> Duration {
     least.max(hard_end / 4)
 }
 
+/// An attempt that was at work is lost for certain: tried again where the plan says so, or over.
+pub fn lost(on_lost: OnLost, reason: String, max_attempts: u32, now: UnixUs) -> JobEvent {
+    match on_lost {
+        OnLost::Retry => JobEvent::Lost { reason, max_attempts, not_before: now },
+        OnLost::Wait => JobEvent::GivenUp {
+            reason: format!("{reason} (on_lost = \"retry\" in the plan makes another attempt)"),
+        },
+    }
+}
+
 /// What has become of the job by `now`, if anything.
 pub fn step(
     job: &LiveJob<'_>,
     now: UnixUs,
     lease_ttl: Duration,
     least_grace: Duration,
+    max_attempts: u32,
 ) -> Option<JobEvent> {
     let tenure = job.state.live()?;
     let is_silent = now.since(job.agent_seen_at) > lease_ttl;
@@ -49,15 +63,15 @@ pub fn step(
         .max(job.listening_since.plus(least_grace));
     if now > given_up_at {
         if is_silent {
-            return Some(JobEvent::GivenUp {
-                reason: format!(
-                    "agent {} was not heard of since {}, and the job's hard end is past",
-                    job.agent, job.agent_seen_at
-                ),
-            });
+            let reason = format!(
+                "agent {} was not heard of since {}, and the job's hard end is past",
+                job.agent, job.agent_seen_at
+            );
+            // Its runner has ended by itself, wherever it is: another attempt is the only live one.
+            return Some(lost(job.on_lost, reason, max_attempts, now));
         }
         // The agent is there, and brings nothing of this job any more.
-        if now.since(job.job_heard_at) > grace {
+        if job.is_connected && now.since(job.job_heard_at) > grace {
             return Some(JobEvent::GivenUp {
                 reason: format!(
                     "agent {} lives, but nothing of this job was heard since {}, and its hard end is past",
@@ -101,6 +115,7 @@ mod tests {
         LiveJob {
             state,
             hard_end: DAY,
+            on_lost: OnLost::Wait,
             agent: "a",
             is_connected: true,
             agent_seen_at: seconds(heard),
@@ -112,17 +127,17 @@ mod tests {
     #[test]
     fn a_silent_agent_is_unreachable_and_its_job_goes_on() {
         let state = running();
-        assert_eq!(step(&live(&state, 100), seconds(130), TTL, GRACE), None);
+        assert_eq!(step(&live(&state, 100), seconds(130), TTL, GRACE, 3), None);
         assert_eq!(
-            step(&live(&state, 100), seconds(131), TTL, GRACE),
+            step(&live(&state, 100), seconds(131), TTL, GRACE, 3),
             Some(JobEvent::AgentSilent(seconds(100)))
         );
         // A cut of hours: still nothing lost.
         let silent =
             state.after(JobId::issue(), JobEvent::AgentSilent(seconds(100)), seconds(131)).unwrap();
-        assert_eq!(step(&live(&silent, 100), seconds(40_000), TTL, GRACE), None);
+        assert_eq!(step(&live(&silent, 100), seconds(40_000), TTL, GRACE, 3), None);
         assert_eq!(
-            step(&live(&silent, 40_000), seconds(40_001), TTL, GRACE),
+            step(&live(&silent, 40_000), seconds(40_001), TTL, GRACE, 3),
             Some(JobEvent::AgentBack)
         );
     }
@@ -132,11 +147,11 @@ mod tests {
         let state = running();
         let end = 86_400 + 21_600;
         assert!(!matches!(
-            step(&live(&state, 100), seconds(end), TTL, GRACE),
+            step(&live(&state, 100), seconds(end), TTL, GRACE, 3),
             Some(JobEvent::GivenUp { .. })
         ));
         let Some(JobEvent::GivenUp { reason }) =
-            step(&live(&state, 100), seconds(end + 1), TTL, GRACE)
+            step(&live(&state, 100), seconds(end + 1), TTL, GRACE, 3)
         else {
             panic!("not given up")
         };
@@ -144,11 +159,28 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_job_is_tried_again_only_where_the_plan_says_so_and_never_before_its_hard_end() {
+        let state = running();
+        let silent =
+            state.after(JobId::issue(), JobEvent::AgentSilent(seconds(100)), seconds(131)).unwrap();
+        let mut job = live(&silent, 100);
+        job.on_lost = OnLost::Retry;
+        let end = 86_400 + 21_600;
+        assert_eq!(step(&job, seconds(end), TTL, GRACE, 3), None);
+        let lost = step(&job, seconds(end + 1), TTL, GRACE, 3);
+        assert!(matches!(lost, Some(JobEvent::Lost { max_attempts: 3, .. })), "{lost:?}");
+        job.on_lost = OnLost::Wait;
+        let lost = step(&job, seconds(end + 1), TTL, GRACE, 3);
+        let Some(JobEvent::GivenUp { reason }) = lost else { panic!("{lost:?}") };
+        assert!(reason.contains("on_lost = \"retry\""), "{reason}");
+    }
+
+    #[test]
     fn a_coordinator_that_was_away_listens_before_it_gives_up() {
         let state = running();
         let mut job = live(&state, 100);
         job.listening_since = seconds(500_000);
-        let step_at = |at| step(&job, seconds(at), TTL, GRACE);
+        let step_at = |at| step(&job, seconds(at), TTL, GRACE, 3);
         assert!(!matches!(step_at(500_600), Some(JobEvent::GivenUp { .. })));
         assert!(matches!(step_at(500_601), Some(JobEvent::GivenUp { .. })));
     }
@@ -157,9 +189,12 @@ mod tests {
     fn an_agent_that_still_brings_evidence_after_the_hard_end_is_listened_to() {
         let state = running();
         let late = 200_000;
-        assert_eq!(step(&live(&state, late - 5), seconds(late), TTL, GRACE), None);
+        assert_eq!(step(&live(&state, late - 5), seconds(late), TTL, GRACE, 3), None);
         let mut mute = live(&state, late - 5);
         mute.job_heard_at = seconds(100);
-        assert!(matches!(step(&mute, seconds(late), TTL, GRACE), Some(JobEvent::GivenUp { .. })));
+        assert!(matches!(
+            step(&mute, seconds(late), TTL, GRACE, 3),
+            Some(JobEvent::GivenUp { .. })
+        ));
     }
 }

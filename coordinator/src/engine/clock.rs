@@ -25,6 +25,11 @@ impl Clock {
         }
     }
 
+    /// Shows `wall` now.
+    pub fn showing(wall: UnixUs) -> Self {
+        Self { wall, ..Self::read() }
+    }
+
     /// A clock that somebody else moves.
     #[cfg(test)]
     pub(crate) fn simulated(us: &'static std::sync::atomic::AtomicU64) -> Self {

@@ -3,6 +3,7 @@
 use crate::decide::liveness::{self, LiveJob};
 use crate::decide::place::{self, AgentSnapshot, Placement, Snapshot, WaitingJob, are_replicas};
 use crate::domain::job::{JobEvent, JobState, Tenure};
+use crate::domain::limits::Limits;
 use crate::domain::run::{RunEvent, RunState};
 use crate::domain::time::UnixUs;
 use crate::engine::handle::{PlanPlaces, in_order};
@@ -31,13 +32,15 @@ impl State {
             let live = LiveJob {
                 state: &job.record.state,
                 hard_end: job.spec.hard_end,
+                on_lost: job.spec.on_lost,
                 agent: &name,
                 is_connected: agent.is_some_and(|agent| agent.session.is_some()),
                 agent_seen_at: agent.map_or(UnixUs(0), |agent| agent.seen_at),
                 job_heard_at: job.heard_at,
                 listening_since: self.listening_since,
             };
-            if let Some(event) = liveness::step(&live, now, self.lease_ttl, self.limits.grace) {
+            let Limits { grace, max_attempts, .. } = self.limits;
+            if let Some(event) = liveness::step(&live, now, self.lease_ttl, grace, max_attempts) {
                 steps.push((job.record.job, event));
             }
         }

@@ -1,6 +1,7 @@
 //! What agents say, and what they are told.
 
 use crate::decide::held::{self, HeldAnswer, Known};
+use crate::decide::liveness;
 use crate::domain::job::{JobEvent, JobState, Tenure};
 use crate::domain::record::{AgentRecord, ArtifactRecord};
 use crate::engine::handle::{EvidenceStored, Greeting, HelloRefused, SessionId};
@@ -133,17 +134,18 @@ impl State {
                 JobState::Assigned { .. } | JobState::Unreachable { started_at: None, .. }
             )
         });
-        // Nothing was run of an assignment that did not arrive: the network alone must not use a job's attempts up.
-        let (max_attempts, pause) = if is_unheard {
+        let reason = format!("agent {name} {how}");
+        let now = self.now();
+        let max_attempts = self.limits.max_attempts;
+        let event = if is_unheard {
+            // Nothing was run of an assignment that did not arrive: it is made again whatever the plan says, and the network
+            // alone must not use a job's attempts up.
             let pause = self.limits.refusal_pause * attempt.clamp(1, LONGEST_PAUSE);
-            (MOST_UNHEARD.max(self.limits.max_attempts), pause)
+            let max_attempts = MOST_UNHEARD.max(max_attempts);
+            JobEvent::Lost { reason, max_attempts, not_before: now.plus(pause) }
         } else {
-            (self.limits.max_attempts, Duration::ZERO)
-        };
-        let event = JobEvent::Lost {
-            reason: format!("agent {name} {how}"),
-            max_attempts,
-            not_before: self.now().plus(pause),
+            let on_lost = self.job(job).map_or_else(Default::default, |entry| entry.spec.on_lost);
+            liveness::lost(on_lost, reason, max_attempts, now)
         };
         self.step(job, event);
     }

@@ -43,10 +43,10 @@ struct Task {
 pub async fn spawn(
     config: &CoordinatorConfig,
     limits: Limits,
+    clock: Clock,
     store: Store,
     shutdown: CancellationToken,
 ) -> Result<(EngineHandle, JoinHandle<()>), StoreError> {
-    let clock = Clock::read();
     let mut state = State::new(config, limits, clock);
     state.restore(store.load().await?);
     state.restore_ends(store.ends(state.live_attempts()).await?);

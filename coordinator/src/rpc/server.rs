@@ -6,15 +6,17 @@ use crate::rpc::control::ControlService;
 use crate::rpc::fleet::FleetService;
 use crate::rpc::history::HistoryService;
 use crate::store::Store;
+use futures_util::Stream;
 use pgsoak_proto::wire::control_server::ControlServer;
 use pgsoak_proto::wire::fleet_server::FleetServer;
 use pgsoak_proto::wire::history_server::HistoryServer;
 use pgsoak_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES};
-use std::time::Duration;
+use std::{io, time::Duration};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::{Connected, Router, TcpIncoming};
 use tower::{
     ServiceBuilder,
     layer::util::{Identity, Stack},
@@ -135,6 +137,23 @@ pub async fn serve_tcp(
             router.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await;
         if let Err(error) = served {
             warn!(%error, "the TCP server ended badly");
+        }
+    }
+}
+
+/// Serves connections from anywhere until the shutdown, then until open requests are done.
+pub async fn serve<I, C>(services: Services, incoming: I) -> impl Future<Output = ()> + Send
+where
+    I: Stream<Item = io::Result<C>> + Send + 'static,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let router = services.router().await;
+    let shutdown = services.shutdown.clone();
+    async move {
+        let served =
+            router.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await;
+        if let Err(error) = served {
+            warn!(%error, "the server ended badly");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! One thread writes. While a file is under way it is called `….part`; its length is what is stored, so a repeat or a
 //! restart goes on from there. Files come compressed and stay so.
 
+use crate::blocking;
 use crate::store::open::{OpenStoreError, sync_folder};
 use crate::store::{QUEUE, StoreError};
 use pgsoak_proto::id::{JobId, RunId};
@@ -118,8 +119,10 @@ impl Artifacts {
         write: ArtifactWrite,
     ) -> Result<impl Future<Output = Result<Received, ArtifactError>> + Send + use<>, StoreError>
     {
+        blocking::step().await;
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Write(write, reply)).await.map_err(|_| StoreError::Closed)?;
+        let answer = blocking::answer(answer);
         Ok(async move { answer.await.unwrap_or(Err(ArtifactError::Store(StoreError::Closed))) })
     }
 

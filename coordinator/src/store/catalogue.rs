@@ -3,6 +3,7 @@
 //! One thread writes. What waits for it is merged into one atomic batch and synced once. Keys begin with a letter for
 //! the kind; ids of version 7 make runs lie in the order of their submission.
 
+use crate::blocking;
 use crate::domain::job::JobState;
 use crate::domain::record::{
     AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord, SpecRecord,
@@ -199,12 +200,13 @@ impl Catalogue {
     }
 
     pub(crate) async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        blocking::step().await;
         let (reply, answer) = oneshot::channel();
         self.commands
             .send(Command::Commit((batch, reply)))
             .await
             .map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        blocking::answer(answer).await.ok_or(StoreError::Closed)?
     }
 
     /// For simulations, whose crashes leave the process alive: there it is as good as durable.

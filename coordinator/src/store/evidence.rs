@@ -3,6 +3,7 @@
 //! It alone decides what is new: frames at or below the high-water mark are a repeat and are left as they are; frames
 //! that do not follow it are refused, unless the agent said that the ones between are lost for good.
 
+use crate::blocking;
 use crate::store::open::OpenStoreError;
 use crate::store::run_db::{RunDb, RunDbs};
 use crate::store::{QUEUE, StoreError};
@@ -123,8 +124,10 @@ impl EvidenceWriter {
         append: Append,
     ) -> Result<impl Future<Output = Result<Appended, AppendError>> + Send + use<>, StoreError>
     {
+        blocking::step().await;
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Append(append, reply)).await.map_err(|_| StoreError::Closed)?;
+        let answer = blocking::answer(answer);
         Ok(async move { answer.await.unwrap_or(Err(AppendError::Store(StoreError::Closed))) })
     }
 

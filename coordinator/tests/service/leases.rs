@@ -11,7 +11,7 @@ async fn an_attempt_that_is_gone_is_made_again_and_the_old_lease_is_refused() {
     let mut stage = Stage::new().await;
     let mut agent = Scripted::new("a");
     agent.connect(&stage.socket(), vec![]).await;
-    let run = stage.submit(&plan(""), "key").await;
+    let run = stage.submit(&plan("on_lost = \"retry\""), "key").await;
     let first = agent.assignment().await.lease;
     agent.evidence(first, frames(1, 3)).await;
     agent.acknowledged(first, 3).await;
@@ -66,7 +66,7 @@ async fn attempts_that_are_lost_again_and_again_end_the_job() {
     let mut stage = Stage::new().await;
     let mut agent = Scripted::new("a");
     agent.connect(&stage.socket(), vec![]).await;
-    let run = stage.submit(&plan(""), "key").await;
+    let run = stage.submit(&plan("on_lost = \"retry\""), "key").await;
     for attempt in 1..=3 {
         let lease = agent.assignment().await.lease;
         assert_eq!(lease.attempt, attempt);
@@ -77,6 +77,57 @@ async fn attempts_that_are_lost_again_and_again_end_the_job() {
     assert_eq!(view.jobs[0].outcome(), wire::Outcome::Infrastructure);
     assert_eq!(view.jobs[0].reason, "agent a came back without it");
     assert!(view.sentence.contains("attempt 1 of job"), "{}", view.sentence);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_policy_a_lost_attempt_is_not_made_again() {
+    let mut stage = Stage::new().await;
+    let mut agent = Scripted::new("a");
+    agent.connect(&stage.socket(), vec![]).await;
+    let run = stage.submit(&plan(""), "key").await;
+    let lease = agent.assignment().await.lease;
+    agent.evidence(lease, frames(1, 3)).await;
+    agent.acknowledged(lease, 3).await;
+    agent.connect(&stage.socket(), vec![]).await;
+    let view = stage.finished(&run).await;
+    assert_eq!((view.jobs[0].attempts, view.jobs[0].outcome()), (1, wire::Outcome::Infrastructure));
+    assert!(view.jobs[0].reason.contains("on_lost = \"retry\""), "{}", view.jobs[0].reason);
+    assert_eq!(view.verdict, "invalid", "what is lost never passes");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_host_is_replaced_after_the_hard_end_and_its_late_report_is_refused() {
+    let mut stage = Stage::with(limits(), Duration::from_secs(3)).await;
+    let (mut lost, mut other) = (Scripted::new("a"), Scripted::new("b"));
+    lost.connect(&stage.socket(), vec![]).await;
+    let run = stage.submit(&plan("hard_end = \"1s\"\non_lost = \"retry\""), "key").await;
+    let first = lost.assignment().await.lease;
+    lost.evidence(first, frames(1, 2)).await;
+    lost.acknowledged(first, 2).await;
+    lost.disconnect();
+    // It says no more than hello: it counts as there for as long as the lost one still did, and then some.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    other.connect(&stage.socket(), vec![]).await;
+    stage.until(&run, |view| view.jobs[0].attempts == 2).await;
+    let second = other.assignment().await.lease;
+    assert_eq!((second.job, second.attempt), (first.job, 2));
+    assert!(second.fence > first.fence);
+
+    // Back too late: what it brings is refused, and stored nowhere.
+    lost.connect(&stage.socket(), vec![held(first, 9)]).await;
+    let CoordinatorMessage::LeaseRefused(refused) = lost.next().await.unwrap() else {
+        panic!("two attempts are live")
+    };
+    assert!(refused.reason.contains("replaced by attempt 2"), "{}", refused.reason);
+    lost.evidence(first, frames(3, 9)).await;
+    assert!(matches!(lost.next().await.unwrap(), CoordinatorMessage::LeaseRefused(_)));
+    other.evidence(second, [frames(1, 1), vec![ended(2, Outcome::Finished, "")]].concat()).await;
+    other.acknowledged(second, 2).await;
+    assert_eq!(stage.finished(&run).await.jobs[0].attempts, 2);
+    let stored = stage.stored(&run).await;
+    assert_eq!((stored[&1].len(), stored[&2].len()), (2, 2));
     stage.stop().await;
 }
 

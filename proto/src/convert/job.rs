@@ -3,7 +3,7 @@
 use crate::convert::{
     InvalidMessage, cut, in_range, invalid, milliseconds, parsed, same_words, text, word,
 };
-use crate::job::{Arm, JobSpec, Lease, Outcome, Tool};
+use crate::job::{Arm, JobSpec, Lease, OnLost, Outcome, Tool};
 use crate::wire;
 use std::time::Duration;
 
@@ -58,6 +58,7 @@ impl TryFrom<wire::JobSpec> for JobSpec {
             replica,
             exclusive,
             agents,
+            on_lost,
         } = wire;
         if !(scale > 0.0 && scale <= MAX_SCALE) {
             return Err(invalid("scale", format_args!("{scale} is not in (0, {MAX_SCALE}]")));
@@ -83,6 +84,11 @@ impl TryFrom<wire::JobSpec> for JobSpec {
             replica,
             exclusive,
             agents,
+            on_lost: match wire::OnLost::try_from(on_lost) {
+                Ok(wire::OnLost::Unspecified | wire::OnLost::Wait) => OnLost::Wait,
+                Ok(wire::OnLost::Retry) => OnLost::Retry,
+                Err(_) => return Err(invalid("on_lost", format_args!("{on_lost} is unknown"))),
+            },
         })
     }
 }
@@ -106,6 +112,7 @@ impl From<&JobSpec> for wire::JobSpec {
             replica,
             exclusive,
             agents,
+            on_lost,
         } = spec;
         Self {
             job_id: job.to_string(),
@@ -124,6 +131,11 @@ impl From<&JobSpec> for wire::JobSpec {
             replica: *replica,
             exclusive: *exclusive,
             agents: agents.clone(),
+            on_lost: match on_lost {
+                OnLost::Wait => wire::OnLost::Wait,
+                OnLost::Retry => wire::OnLost::Retry,
+            }
+            .into(),
         }
     }
 }

@@ -7,11 +7,11 @@ use crate::quantity::MAX_TIME;
 use crate::table::Entry;
 use crate::table::Source;
 use crate::table::Table;
-use pgsoak_proto::job::{BuildRef, PostgresRef, Tool};
+use pgsoak_proto::job::{BuildRef, OnLost, PostgresRef, Tool};
 use std::{collections::BTreeMap, time::Duration};
 
 const PLAN_KEYS: [&str; 7] = ["name", "about", "defaults", "job", "floor", "seed", "hard_end"];
-const JOB_KEYS: [&str; 14] = [
+const JOB_KEYS: [&str; 15] = [
     "workload",
     "tool",
     "postgres",
@@ -26,6 +26,7 @@ const JOB_KEYS: [&str; 14] = [
     "agents",
     "hard_end",
     "seed",
+    "on_lost",
 ];
 const TOOLS: [Tool; 4] = [Tool::Plain, Tool::Memcheck, Tool::Massif, Tool::Heaptrack];
 
@@ -175,6 +176,7 @@ fn job(table: Table<'_, '_>, base: &PlanJob) -> PlanJob {
             .get("seed")
             .and_then(|entry| entry.whole(0, i64::MAX.unsigned_abs()))
             .unwrap_or(base.seed),
+        on_lost: table.get("on_lost").and_then(|e| on_lost(&e)).unwrap_or(base.on_lost),
     }
 }
 
@@ -212,6 +214,15 @@ fn postgres(entry: &Entry<'_, '_>) -> Option<PostgresRef> {
 
 fn build(entry: &Entry<'_, '_>) -> Option<BuildRef> {
     entry.text()?.parse().map_err(|error| entry.refuse(error)).ok()
+}
+
+fn on_lost(entry: &Entry<'_, '_>) -> Option<OnLost> {
+    let word = entry.text()?;
+    let found = [OnLost::Wait, OnLost::Retry].into_iter().find(|policy| policy.label() == word);
+    if found.is_none() {
+        entry.refuse("must be \"wait\" (for its host, and never again) or \"retry\" (on any host)");
+    }
+    found
 }
 
 fn scale(entry: &Entry<'_, '_>) -> Option<f64> {
@@ -254,6 +265,7 @@ impl Default for PlanJob {
             agents: BTreeMap::new(),
             hard_end: None,
             seed: 1,
+            on_lost: OnLost::Wait,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Sends a job's raw files, one after the other, a chunk at a time: the coordinator's answer to each says where to go on.
 
+use crate::blocking;
 use crate::folder::JobFolder;
 use crate::link::connect::Outbox;
 use pgsoak_proto::MAX_CHUNK_BYTES;
@@ -97,7 +98,7 @@ impl Artifacts {
     pub async fn pump(&mut self, outbox: &Outbox, lease: Lease, folder: &JobFolder) -> bool {
         if let State::Unknown = self.state {
             let dir = folder.artifacts();
-            self.state = State::Listing(tokio::task::spawn_blocking(move || list(&dir)));
+            self.state = State::Listing(blocking::spawn(move || list(&dir)));
         }
         let State::Known(files) = &mut self.state else { return false };
         let Some(file) = files.front_mut() else { return true };
@@ -106,7 +107,7 @@ impl Artifacts {
         }
         let Some(room) = outbox.room() else { return false };
         let (path, offset, bytes) = (file.path.clone(), file.offset, file.bytes);
-        let chunk = tokio::task::spawn_blocking(move || chunk(&path, offset, bytes)).await;
+        let chunk = blocking::spawn(move || chunk(&path, offset, bytes)).await;
         match chunk {
             Ok(Ok(data)) => {
                 let chunk = ArtifactChunk {

@@ -1,5 +1,6 @@
 //! Sends a job's frames, a window of unacknowledged bytes at a time, and frees what is acknowledged.
 
+use crate::blocking;
 use crate::folder::JobFolder;
 use crate::link::connect::Outbox;
 use crate::spool::{Batch, ReadSpoolError, SpoolReader};
@@ -7,11 +8,8 @@ use pgsoak_proto::chain::chain;
 use pgsoak_proto::job::Lease;
 use pgsoak_proto::wire;
 use pgsoak_proto::wire::agent_message::Body;
-use std::{
-    collections::VecDeque,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, path::PathBuf, time::Duration};
+use tokio::time::Instant;
 
 /// Sent and not acknowledged: more is not read.
 const WINDOW_BYTES: usize = 512 << 10;
@@ -116,9 +114,9 @@ impl Uplink {
             self.released_at = Instant::now();
         }
         let acknowledged = self.acknowledged;
-        let work = tokio::task::spawn_blocking(move || {
+        let work = blocking::spawn(move || {
             let released = if must_release {
-                reader.release(acknowledged, SpoolReader::GRACE, Instant::now())
+                reader.release(acknowledged, SpoolReader::GRACE, Instant::now().into_std())
             } else {
                 Ok(0)
             };

@@ -3,7 +3,8 @@
 //! Blocking. May be done again at any point: a second time finds less to do.
 
 use crate::cluster::survivors;
-use crate::folder::{JobFolder, kill_left};
+use crate::folder::JobFolder;
+use crate::link::runners::Runners;
 use crate::spool::{SpoolLimits, SpoolWriter};
 use pgsoak_proto::chain::chain;
 use pgsoak_proto::evidence::{AttemptEnded, Body};
@@ -27,9 +28,9 @@ const TAIL_BYTES: u64 = 4 << 10;
 ///
 /// # Errors
 /// When a process will not go, or the spool cannot be written to: to be tried again.
-pub(super) fn wind_up(folder: &JobFolder, how: &str) -> Result<u64, String> {
+pub(super) fn wind_up(folder: &JobFolder, runners: &dyn Runners, how: &str) -> Result<u64, String> {
     let postmaster = postmaster(folder);
-    let left = kill_left(folder.path());
+    let left = runners.kill_left(folder.path());
     if !left.is_empty() {
         let pids: Vec<String> = left.iter().map(|process| process.pid.to_string()).collect();
         return Err(format!("processes {} do not go", pids.join(", ")));

@@ -202,6 +202,7 @@ impl World {
                 replica: u32::try_from(replica).unwrap(),
                 exclusive: false,
                 agents: BTreeMap::new(),
+                on_lost: pgsoak_proto::job::OnLost::Retry,
             })
             .collect();
         let input = RunInput { plan_toml: "p".to_owned(), workloads: BTreeMap::new() };
