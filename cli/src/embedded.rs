@@ -8,7 +8,6 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsString,
-    net::SocketAddr,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -17,33 +16,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-/// How often agents send a heartbeat.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
-
-/// Silence after which an agent counts as unreachable.
-const LEASE_TTL: Duration = Duration::from_secs(30);
-
 /// Parts that run inside this process until [`Embedded::stop`].
 pub struct Embedded {
     coordinator: pgsoak_coordinator::app::Running,
     agent: Option<JoinHandle<Result<(), pgsoak_agent::app::AgentError>>>,
     shutdown: CancellationToken,
     url: String,
-}
-
-/// The settings of a coordinator on `dir`.
-pub fn coordinator_config(
-    dir: &Path,
-    listen: Option<SocketAddr>,
-    socket: Option<PathBuf>,
-) -> CoordinatorConfig {
-    CoordinatorConfig {
-        data_dir: dir.to_owned(),
-        listen,
-        socket: Some(socket.unwrap_or_else(|| folders::socket_of(dir))),
-        heartbeat_every: HEARTBEAT_EVERY,
-        lease_ttl: LEASE_TTL,
-    }
 }
 
 /// What an agent is told beside its folder and its coordinator.
@@ -105,8 +83,9 @@ impl Embedded {
 
     async fn coordinator(data: &Path) -> anyhow::Result<Self> {
         let dir = folders::coordinator_dir(data);
-        let config = coordinator_config(&dir, None, None);
         let socket = folders::socket_of(&dir);
+        let config =
+            CoordinatorConfig { socket: Some(socket.clone()), ..CoordinatorConfig::new(&dir) };
         // The one agent is here or not at all: what it lacks will not come.
         let limits = Limits { unplaceable_after: Duration::ZERO, ..Limits::default() };
         let coordinator = pgsoak_coordinator::app::start_with(config, limits).await?;

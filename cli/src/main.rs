@@ -1,13 +1,16 @@
 //! The `pgsoak` binary: parses the command line, runs one verb, turns its answer into an exit code.
 //!
-//! Floors, lowest first: `exit`, `folders`, `args` · `connect`, `plan_files` · `embedded` · `show` (tables, progress) · `verbs`.
+//! Floors, lowest first: `exit`, `folders`, `log`, `args` · `connect`, `plan_files` · `embedded` · `settings` (of the daemons) · `show` (tables, progress) · `verbs`.
 
 mod args;
 mod connect;
 mod embedded;
 mod exit;
 mod folders;
+mod log;
 mod plan_files;
+#[allow(dead_code, reason = "forms of values that no setting has yet")]
+mod settings;
 mod show;
 mod verbs;
 

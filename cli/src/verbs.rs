@@ -7,6 +7,7 @@ mod backup;
 mod cancel;
 mod check;
 mod compare;
+mod config;
 mod coordinator;
 mod doctor;
 mod heap;
@@ -25,10 +26,10 @@ use crate::args::{Listing, OneRun, Where};
 use crate::connect::{self, Control};
 use crate::embedded::Embedded;
 use crate::exit;
+use crate::log;
 use clap::{Parser, Subcommand};
 use std::{future::Future, io::Write};
 use tonic::transport::Channel;
-use tracing_subscriber::EnvFilter;
 
 /// Soak tests for PostgreSQL extensions: does a build leak, does it keep its memory budgets, is it worse than the last one.
 #[derive(Debug, Parser)]
@@ -42,8 +43,8 @@ pub struct Cli {
     /// The verb.
     #[command(subcommand)]
     pub verb: Verb,
-    /// What is logged on standard error, as in RUST_LOG ("info", "pgsoak_agent=debug").
-    #[arg(long, global = true, env = "PGSOAK_LOG", value_name = "FILTER")]
+    /// What is logged on standard error, as in RUST_LOG ("info", "pgsoak_agent=debug"). [env: PGSOAK_LOG]
+    #[arg(long, global = true, value_name = "FILTER")]
     pub log: Option<String>,
 }
 
@@ -88,6 +89,8 @@ pub enum Verb {
     Massif(massif::MassifArgs),
     /// Judge memory series from anywhere for growth over time.
     Judge(judge::JudgeArgs),
+    /// Show the settings of the daemons: what is in force and from where, or an example file.
+    Config(config::ConfigArgs),
     /// List the workloads and plans that come with pgsoak, or print one.
     Library(library::LibraryArgs),
 }
@@ -98,7 +101,7 @@ pub fn dispatch(cli: Cli) -> u8 {
         && let Some(agent::AgentInner::RunJob { dir }) = &args.inner
     {
         // The runner brings its own runtime.
-        log(cli.log.as_deref(), "info");
+        log::begin(cli.log.as_deref(), "info");
         return match pgsoak_agent::runner::run_job(dir) {
             code if code == std::process::ExitCode::SUCCESS => exit::PASS,
             _ => exit::INVALID,
@@ -106,13 +109,13 @@ pub fn dispatch(cli: Cli) -> u8 {
     }
     let default =
         if matches!(cli.verb, Verb::Coordinator(_) | Verb::Agent(_)) { "info" } else { "error" };
-    log(cli.log.as_deref(), default);
-    let verb = cli.verb;
+    log::begin(cli.log.as_deref(), default);
+    let Cli { verb, log: filter } = cli;
     answer(async {
         match verb {
             Verb::Run(args) => run::run(args).await,
-            Verb::Coordinator(args) => coordinator::run(args).await,
-            Verb::Agent(args) => agent::run(args).await,
+            Verb::Coordinator(args) => coordinator::run(args, filter).await,
+            Verb::Agent(args) => agent::run(args, filter).await,
             Verb::Submit(args) => submit::run(args).await,
             Verb::Runs(args) => runs::run(*args).await,
             Verb::Watch(args) => watch::run(args).await,
@@ -129,6 +132,7 @@ pub fn dispatch(cli: Cli) -> u8 {
             Verb::Leaks(args) => leaks::run(args).await,
             Verb::Massif(args) => massif::run(args).await,
             Verb::Judge(args) => judge::run(args).await,
+            Verb::Config(args) => config::run(args).await,
             Verb::Library(args) => library::run(&args),
         }
     })
@@ -149,16 +153,6 @@ fn answer(verb: impl Future<Output = anyhow::Result<u8>>) -> u8 {
 fn complain(error: &anyhow::Error) -> u8 {
     let _ = writeln!(std::io::stderr(), "pgsoak: {error:#}");
     exit::of_error(error)
-}
-
-fn log(filter: Option<&str>, default: &str) {
-    let filter = filter.map_or_else(|| EnvFilter::new(default), EnvFilter::new);
-    // A second subscriber cannot be there: this is called once.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .try_init();
 }
 
 /// A coordinator to ask: one that listens, or one inside this process on a data folder.

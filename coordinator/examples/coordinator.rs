@@ -15,11 +15,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let running = app::start(CoordinatorConfig {
-        data_dir: data_dir.into(),
-        listen: None,
         socket: Some(socket.into()),
         heartbeat_every: Duration::from_millis(500),
         lease_ttl: Duration::from_secs(2),
+        ..CoordinatorConfig::new(data_dir)
     })
     .await?;
     writeln!(std::io::stdout(), "ready")?;

@@ -8,6 +8,7 @@ use crate::rpc::server;
 use crate::store::check::{self, Checked};
 use crate::store::open::OpenStoreError;
 use crate::store::{Store, StoreError};
+use crate::web::{self, Web};
 use futures_util::Stream;
 use std::{
     io,
@@ -58,11 +59,13 @@ pub enum StartError {
     Load(#[from] StoreError),
     /// The address is taken.
     #[error(
-        "{address} is in use by another program; stop it, or choose another address with --listen (port 0 takes a free one)"
+        "{address} is in use by another program; stop it, or choose another address with {flag} (port 0 takes a free one)"
     )]
     AddressInUse {
         /// The address.
         address: SocketAddr,
+        /// The flag that chooses it.
+        flag: &'static str,
     },
     /// Somebody answers on the socket already.
     #[error("the Unix socket {} is in use by another program; stop it, or choose another one", path.display())]
@@ -91,6 +94,8 @@ pub struct Running {
     pub tcp: Option<SocketAddr>,
     /// Where it listens on a Unix socket.
     pub socket: Option<PathBuf>,
+    /// Where pages, metrics and health are, with the real port.
+    pub http: Option<SocketAddr>,
     /// Ends servers, sessions and streams.
     shutdown: CancellationToken,
     /// Ends the engine, after they have.
@@ -131,12 +136,21 @@ pub async fn start_with(config: CoordinatorConfig, limits: Limits) -> Result<Run
         Some(path) => Some(sockets::unix(path).await?),
         None => None,
     };
+    let http = sockets::http(config.http).await?;
+    let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
     let tcp_address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
 
+    let data_dir = config.data_dir.clone();
     let (mut running, services) = begin(config, limits, Clock::read(), lock).await?;
     running.tcp = tcp_address;
-    running.servers = serve(tcp, unix, services).await;
-    info!(tcp = ?tcp_address, socket = ?running.socket, "coordinator is up");
+    running.http = http_address;
+    if let Some(listener) = http {
+        let web = Web::new(services.engine().clone(), &data_dir, running.shutdown.clone());
+        let serving = web::serve(web, listener);
+        running.servers.push(tokio::spawn(serving.instrument(info_span!("server", on = "http"))));
+    }
+    running.servers.extend(serve(tcp, unix, services).await);
+    info!(tcp = ?tcp_address, http = ?http_address, socket = ?running.socket, "coordinator is up");
     Ok(running)
 }
 
@@ -188,6 +202,7 @@ async fn begin(
     let running = Running {
         tcp: None,
         socket: config.socket,
+        http: None,
         shutdown,
         engine_stop,
         engine_gone,

@@ -1,7 +1,7 @@
 //! The coordinator: takes plans, hands jobs to agents, stores evidence, judges.
 //!
 //! Floors, lowest first: `config`, `blocking` · `domain` (states; pure) · `decide` (placement, liveness; pure) · `store` (sled) ·
-//! `engine` (the task that owns all state) · `rpc` · `app`.
+//! `engine` (the task that owns all state) · `rpc`, `web` (pages, metrics, health) · `app`.
 
 pub mod app;
 pub mod blocking;
@@ -11,3 +11,4 @@ pub mod domain;
 pub mod engine;
 pub mod rpc;
 pub mod store;
+pub mod web;

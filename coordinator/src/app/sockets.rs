@@ -1,13 +1,33 @@
 //! Binding the listeners, with errors that say what is in the way.
 
 use crate::app::StartError;
+use crate::config::HttpListen;
 use std::{fs, io, net::SocketAddr, os::unix::fs::FileTypeExt as _, path::Path};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-/// Binds `address`.
+/// Binds the address of agents and clients.
 pub(crate) async fn tcp(address: SocketAddr) -> Result<TcpListener, StartError> {
+    bind(address, "--listen").await
+}
+
+/// Binds the address of pages, metrics and health.
+pub(crate) async fn http(wanted: HttpListen) -> Result<Option<TcpListener>, StartError> {
+    match wanted {
+        HttpListen::Off => Ok(None),
+        HttpListen::At(address) => bind(address, "--http").await.map(Some),
+        HttpListen::IfFree(address) => match bind(address, "--http").await {
+            Err(error @ StartError::AddressInUse { .. }) => {
+                tracing::warn!(%error, "no pages and no metrics");
+                Ok(None)
+            }
+            bound => bound.map(Some),
+        },
+    }
+}
+
+async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
+        io::ErrorKind::AddrInUse => StartError::AddressInUse { address, flag },
         _ => StartError::Listen { what: address.to_string(), source },
     })
 }
@@ -59,5 +79,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let error = tcp(address).await.unwrap_err().to_string();
         assert!(error.contains(&address.to_string()) && error.contains("--listen"), "{error}");
+        assert!(matches!(http(HttpListen::IfFree(address)).await, Ok(None)));
+        let error = http(HttpListen::At(address)).await.unwrap_err().to_string();
+        assert!(error.contains("--http"), "{error}");
     }
 }

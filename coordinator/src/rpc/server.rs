@@ -65,6 +65,11 @@ impl Services {
         Self { engine, store, limits, shutdown, tasks: TaskTracker::new(), limit }
     }
 
+    /// The engine that they ask.
+    pub fn engine(&self) -> &EngineHandle {
+        &self.engine
+    }
+
     /// Sessions and streams that are under way.
     pub fn tasks(&self) -> &TaskTracker {
         &self.tasks

@@ -76,11 +76,10 @@ impl Stage {
 
     pub fn config(&self) -> CoordinatorConfig {
         CoordinatorConfig {
-            data_dir: self.data(),
-            listen: None,
             socket: Some(self.socket()),
             heartbeat_every: Duration::from_millis(500),
             lease_ttl: self.lease_ttl,
+            ..CoordinatorConfig::new(self.data())
         }
     }
 

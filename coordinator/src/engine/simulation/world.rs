@@ -224,11 +224,9 @@ impl World {
 
     pub(super) fn start(&mut self) {
         let config = CoordinatorConfig {
-            data_dir: "/".into(),
-            listen: None,
-            socket: None,
             heartbeat_every: HEARTBEAT,
             lease_ttl: LEASE_TTL,
+            ..CoordinatorConfig::new("/")
         };
         let clock = Clock::simulated(self.clock);
         let mut state = State::new(&config, Limits::default(), clock);
