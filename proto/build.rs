@@ -9,6 +9,7 @@ const FILES: &[&str] = &[
     "pgsoak/v1/session.proto",
     "pgsoak/v1/control.proto",
     "pgsoak/v1/history.proto",
+    "pgsoak/v1/schedules.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

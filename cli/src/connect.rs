@@ -3,7 +3,10 @@
 use crate::exit::Coded;
 use pgsoak_proto::{
     MAX_MESSAGE_BYTES,
-    wire::{control_client::ControlClient, history_client::HistoryClient},
+    wire::{
+        control_client::ControlClient, history_client::HistoryClient,
+        schedules_client::SchedulesClient,
+    },
 };
 use std::time::Duration;
 use tonic::{
@@ -33,6 +36,13 @@ pub fn control(channel: Channel) -> Control {
 /// The client of `History` on a channel.
 pub fn history(channel: Channel) -> HistoryClient<Channel> {
     HistoryClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// The client of `Schedules` on a channel.
+pub fn schedules(channel: Channel) -> SchedulesClient<Channel> {
+    SchedulesClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }

@@ -4,4 +4,5 @@ pub mod comparison;
 pub mod progress;
 pub mod result;
 pub mod runs;
+pub mod schedules;
 pub mod words;

@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod runs;
 mod samples;
+mod schedule;
 mod submit;
 mod watch;
 
@@ -71,6 +72,8 @@ pub enum Verb {
     Compare(compare::CompareArgs),
     /// Stop a run: no process of its jobs is left afterwards.
     Cancel(cancel::CancelArgs),
+    /// Run plans by a calendar: nightly, weekly, only in windows, only new builds.
+    Schedule(schedule::ScheduleArgs),
     /// List agents.
     Agents(Listing),
     /// List or fetch the raw files of a run.
@@ -123,6 +126,7 @@ pub fn dispatch(cli: Cli) -> u8 {
             Verb::Samples(args) => samples::run(args).await,
             Verb::Compare(args) => compare::run(args).await,
             Verb::Cancel(args) => cancel::run(args).await,
+            Verb::Schedule(args) => schedule::run(args).await,
             Verb::Agents(args) => agents::run(args).await,
             Verb::Artifacts(args) => artifacts::run(args).await,
             Verb::Backup(args) => backup::run(args).await,

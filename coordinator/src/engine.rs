@@ -4,8 +4,10 @@
 //! only when it is durable are messages sent and callers answered: nobody ever hears of a step that a crash could undo.
 
 pub mod clock;
+pub mod expansion;
 pub mod handle;
 pub mod judging;
+pub mod schedules;
 pub mod task;
 
 mod look;

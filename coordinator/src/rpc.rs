@@ -10,6 +10,7 @@ mod evidence;
 mod fleet;
 mod history;
 mod report;
+mod schedules;
 mod session;
 mod status;
 mod submit;

@@ -77,3 +77,8 @@ id!(
     AgentId,
     "an agent"
 );
+id!(
+    /// Names a schedule; kept when it is replaced by another of its name.
+    ScheduleId,
+    "a schedule"
+);

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 pub struct Clock {
     monotonic: Instant,
     wall: UnixUs,
+    /// The host's wall clock does not count.
+    is_shown: bool,
     /// In microseconds since 1970; instead of the two.
     #[cfg(test)]
     simulated: Option<&'static std::sync::atomic::AtomicU64>,
@@ -20,6 +22,7 @@ impl Clock {
         Self {
             monotonic: Instant::now(),
             wall: UnixUs::of(SystemTime::now()),
+            is_shown: false,
             #[cfg(test)]
             simulated: None,
         }
@@ -27,13 +30,22 @@ impl Clock {
 
     /// Shows `wall` now.
     pub fn showing(wall: UnixUs) -> Self {
-        Self { wall, ..Self::read() }
+        Self { wall, is_shown: true, ..Self::read() }
     }
 
     /// A clock that somebody else moves.
     #[cfg(test)]
     pub(crate) fn simulated(us: &'static std::sync::atomic::AtomicU64) -> Self {
         Self { simulated: Some(us), ..Self::read() }
+    }
+
+    /// The wall clock as it is now: it may step both ways. For calendars alone.
+    pub fn wall(&self) -> UnixUs {
+        #[cfg(test)]
+        if let Some(us) = self.simulated {
+            return UnixUs(us.load(std::sync::atomic::Ordering::SeqCst));
+        }
+        if self.is_shown { self.now() } else { UnixUs::of(SystemTime::now()) }
     }
 
     /// Now.

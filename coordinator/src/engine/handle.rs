@@ -1,17 +1,21 @@
 //! How the rest of the program talks to the engine.
 
 use crate::config::CoordinatorConfig;
+use crate::domain::alert::Alert;
 use crate::domain::record::{AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord};
 use crate::domain::time::UnixUs;
 use crate::engine::clock::Clock;
+use crate::engine::schedules::ScheduleRequest;
 use pgsoak_proto::id::{AgentId, RunId};
 use pgsoak_proto::job::{JobSpec, Lease, Outcome};
 use pgsoak_proto::session::{CoordinatorMessage, Hello, JobProgress, Refusal};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Requests that may wait for the engine before a caller is held back.
 pub(crate) const QUEUE: usize = 256;
+/// Alerts that may wait for a listener.
+const ALERTS: usize = 256;
 /// Messages that may wait for a session. One that takes none for so long is cut: its agent comes back.
 pub const SESSION_QUEUE: usize = 256;
 
@@ -21,6 +25,7 @@ pub struct EngineHandle {
     pub(crate) requests: mpsc::Sender<Request>,
     /// Counts changes of anything that people can see.
     pub(crate) changes: watch::Receiver<u64>,
+    pub(crate) alerts: broadcast::Sender<Alert>,
     pub(crate) clock: Clock,
     /// How often agents send a heartbeat.
     pub heartbeat_every: Duration,
@@ -191,6 +196,7 @@ pub(crate) enum Request {
     Delivered(SessionId, Lease),
     CancelAcknowledged(SessionId, Lease),
     AssignmentRefused(SessionId, Refusal),
+    Schedule(ScheduleRequest),
 }
 
 // === impl EngineHandle ===
@@ -203,10 +209,12 @@ impl EngineHandle {
         clock: Clock,
     ) -> Self {
         let CoordinatorConfig { heartbeat_every, lease_ttl, .. } = config;
-        Self { requests, changes, clock, heartbeat_every: *heartbeat_every, lease_ttl: *lease_ttl }
+        let (heartbeat_every, lease_ttl) = (*heartbeat_every, *lease_ttl);
+        let (alerts, _) = broadcast::channel(ALERTS);
+        Self { requests, changes, alerts, clock, heartbeat_every, lease_ttl }
     }
 
-    async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, EngineGone> {
@@ -222,6 +230,16 @@ impl EngineHandle {
     /// Now, as the engine counts time.
     pub fn now(&self) -> UnixUs {
         self.clock.now()
+    }
+
+    /// The wall clock: it may step both ways. For calendars alone.
+    pub fn wall(&self) -> UnixUs {
+        self.clock.wall()
+    }
+
+    /// Alerts from now on, each once it is durable. A listener that is too slow is told how many it missed.
+    pub fn alerts(&self) -> broadcast::Receiver<Alert> {
+        self.alerts.subscribe()
     }
 
     /// Changes whenever something that people can see did.

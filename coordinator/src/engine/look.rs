@@ -19,6 +19,7 @@ impl State {
         let now = self.now();
         self.refusals.retain(|_, until| *until > now);
         self.check_liveness(now);
+        self.keep_schedules();
         self.place(now);
         self.end_runs(now);
     }

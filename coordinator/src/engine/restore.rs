@@ -13,11 +13,12 @@ impl State {
     /// Everything as it was when the last coordinator ended, however it ended. Attempts that were live count as
     /// unreachable until their agents say what they hold.
     pub(crate) fn restore(&mut self, loaded: Loaded) {
-        let Loaded { open_runs, agents, fence, damage } = loaded;
+        let Loaded { open_runs, agents, schedules, fence, damage } = loaded;
         self.fence = fence;
         for record in agents {
             self.restore_agent(record);
         }
+        self.restore_schedules(schedules);
         let runs = open_runs.len();
         for OpenRun { record, input, jobs } in open_runs {
             let highest = jobs

@@ -1,12 +1,14 @@
 //! What the engine knows, in memory; and what a round of requests leaves to be written and said.
 
 use crate::config::CoordinatorConfig;
+use crate::domain::alert::Alert;
 use crate::domain::job::{JobEvent, JobState};
 use crate::domain::limits::Limits;
 use crate::domain::record::{AgentRecord, JobRecord, RunInput, RunRecord};
 use crate::domain::run::{RunEvent, RunState};
 use crate::domain::time::UnixUs;
 use crate::engine::clock::Clock;
+use crate::engine::schedules::Schedules;
 use crate::store::catalogue::Batch;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
 use pgsoak_proto::job::{JobSpec, Lease};
@@ -33,6 +35,9 @@ pub(crate) struct State {
     pub(crate) client_keys: HashMap<String, RunId>,
     /// Until when an agent is not offered a job that it refused.
     pub(crate) refusals: HashMap<(JobId, AgentId), UnixUs>,
+    pub(crate) schedules: Schedules,
+    /// Counts alerts.
+    pub(crate) alerts_made: u32,
     pub(crate) fence: u64,
     pub(crate) sessions: u64,
     pub(crate) effects: Effects,
@@ -87,6 +92,7 @@ pub(crate) struct Effects {
     pub(crate) batch: Batch,
     pub(crate) sends: Vec<(AgentId, CoordinatorMessage)>,
     pub(crate) replies: Vec<Box<dyn FnOnce() + Send>>,
+    pub(crate) alerts: Vec<Alert>,
     /// Runs that are over: their databases can be closed.
     pub(crate) close: Vec<RunId>,
     pub(crate) is_visible: bool,
@@ -166,6 +172,8 @@ impl State {
             agents: BTreeMap::new(),
             client_keys: HashMap::new(),
             refusals: HashMap::new(),
+            schedules: Schedules::default(),
+            alerts_made: 0,
             fence: 0,
             sessions: 0,
             effects: Effects::default(),

@@ -1,6 +1,7 @@
 //! The engine's task: requests in, one durable write a round, messages and answers out.
 
 use crate::config::CoordinatorConfig;
+use crate::domain::alert::Alert;
 use crate::domain::limits::Limits;
 use crate::engine::clock::Clock;
 use crate::engine::handle::{EngineHandle, QUEUE, Request};
@@ -11,7 +12,7 @@ use pgsoak_proto::id::AgentId;
 use pgsoak_proto::session::CoordinatorMessage;
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    sync::{Semaphore, mpsc, mpsc::error::TrySendError, watch},
+    sync::{Semaphore, broadcast, mpsc, mpsc::error::TrySendError, watch},
     task::{JoinHandle, JoinSet},
     time::MissedTickBehavior,
 };
@@ -29,6 +30,7 @@ const JUDGES: usize = 1;
 struct Task {
     requests: mpsc::Receiver<Request>,
     changes: watch::Sender<u64>,
+    alerts: broadcast::Sender<Alert>,
     state: State,
     store: Store,
     judging: JoinSet<Judgement>,
@@ -56,6 +58,7 @@ pub async fn spawn(
     let task = Task {
         requests,
         changes,
+        alerts: handle.alerts.clone(),
         state,
         store,
         judging: JoinSet::new(),
@@ -164,6 +167,7 @@ impl Task {
             Request::CancelAcknowledged(session, lease) => {
                 state.cancel_acknowledged(session, lease);
             }
+            Request::Schedule(request) => state.serve_schedule(request),
             Request::AssignmentRefused(session, refusal) => {
                 state.assignment_refused(session, &refusal);
             }
@@ -172,7 +176,7 @@ impl Task {
 
     /// Writes what was noted, then says it.
     async fn carry_out(&mut self) -> Result<(), StoreError> {
-        let Effects { batch, sends, replies, close, is_visible } =
+        let Effects { batch, sends, replies, alerts, close, is_visible } =
             std::mem::take(&mut self.state.effects);
         if !batch.is_empty() {
             let mut tries = 0;
@@ -190,6 +194,10 @@ impl Task {
         }
         for reply in replies {
             reply();
+        }
+        for alert in alerts {
+            // Nobody may listen; it is kept and logged all the same.
+            let _ = self.alerts.send(alert);
         }
         for run in close {
             self.store.close_run(run).await;

@@ -5,11 +5,13 @@ use crate::engine::handle::EngineHandle;
 use crate::rpc::control::ControlService;
 use crate::rpc::fleet::FleetService;
 use crate::rpc::history::HistoryService;
+use crate::rpc::schedules::SchedulesService;
 use crate::store::Store;
 use futures_util::Stream;
 use pgsoak_proto::wire::control_server::ControlServer;
 use pgsoak_proto::wire::fleet_server::FleetServer;
 use pgsoak_proto::wire::history_server::HistoryServer;
+use pgsoak_proto::wire::schedules_server::SchedulesServer;
 use pgsoak_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES};
 use std::{io, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -85,10 +87,14 @@ impl Services {
         let history = HistoryServer::new(HistoryService::new(self.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let schedules = SchedulesServer::new(SchedulesService::new(self.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<FleetServer<FleetService>>().await;
         reporter.set_serving::<ControlServer<ControlService>>().await;
         reporter.set_serving::<HistoryServer<HistoryService>>().await;
+        reporter.set_serving::<SchedulesServer<SchedulesService>>().await;
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -126,6 +132,7 @@ impl Services {
             .add_service(fleet)
             .add_service(control)
             .add_service(history)
+            .add_service(schedules)
     }
 }
 

@@ -3,15 +3,10 @@
 use crate::domain::history::MAX_LABELS;
 use crate::domain::limits::Limits;
 use crate::domain::record::RunInput;
+use crate::engine::expansion::{self, PlanRefused};
 use crate::engine::handle::Submission;
-use crate::engine::judging::PLAN_FILE;
-use crate::rpc::status::{OrStatus, cut};
-use pgsoak_proto::id::{JobId, RunId};
+use crate::rpc::status::{IntoStatus, OrStatus, cut};
 use pgsoak_proto::wire;
-use pgsoak_workloads::{
-    expand::{WorkloadText, expand},
-    plan::Plan,
-};
 use std::collections::BTreeMap;
 use tonic::Status;
 
@@ -27,42 +22,34 @@ pub(super) fn submission(
     client_key: String,
     limits: &Limits,
 ) -> Result<Submission, Status> {
+    expansion::submission(input(plan_toml, workloads)?, client_key, limits.max_jobs).or_status()
+}
+
+/// A plan and its workloads, by the name that the plan uses.
+pub(super) fn input(
+    plan_toml: String,
+    workloads: Vec<wire::WorkloadFile>,
+) -> Result<RunInput, Status> {
     let too_long = |what: &str, bytes: usize| {
         Status::invalid_argument(format!("{what} has {bytes} bytes; at most 1 MiB is taken"))
     };
     if plan_toml.len() > MAX_FILE {
         return Err(too_long("the plan", plan_toml.len()));
     }
-    let plan = Plan::parse(PLAN_FILE, &plan_toml).or_status()?;
-    let mut texts = BTreeMap::new();
-    for wire::WorkloadFile { name, toml } in workloads {
-        if toml.len() > MAX_FILE {
-            return Err(too_long(&format!("workload {name}"), toml.len()));
+    if let Some(file) = workloads.iter().find(|file| file.toml.len() > MAX_FILE) {
+        return Err(too_long(&format!("workload {}", file.name), file.toml.len()));
+    }
+    let workloads = workloads.into_iter().map(|file| (file.name, file.toml)).collect();
+    Ok(RunInput { plan_toml, workloads })
+}
+
+impl IntoStatus for PlanRefused {
+    fn into_status(self) -> Status {
+        match self {
+            Self::Files(problems) => problems.into_status(),
+            other => Status::invalid_argument(other.to_string()),
         }
-        let file = if name.ends_with(".toml") { name.clone() } else { format!("{name}.toml") };
-        texts.insert(name, WorkloadText { file, toml });
     }
-    let run = RunId::issue();
-    let specs = expand(&plan, &texts, run, JobId::issue).or_status()?;
-    if specs.is_empty() {
-        return Err(Status::invalid_argument("the plan comes to no jobs"));
-    }
-    if specs.len() > limits.max_jobs {
-        return Err(Status::invalid_argument(format!(
-            "the plan comes to {} jobs; at most {} are taken",
-            specs.len(),
-            limits.max_jobs
-        )));
-    }
-    let workloads = texts.into_iter().map(|(name, text)| (name, text.toml)).collect();
-    Ok(Submission {
-        run,
-        plan: plan.name,
-        input: RunInput { plan_toml, workloads },
-        specs,
-        client_key,
-        labels: BTreeMap::new(),
-    })
 }
 
 /// Labels of a run, checked.

@@ -9,6 +9,7 @@ use crate::domain::record::{
     AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord, SpecRecord,
 };
 use crate::domain::run::RunState;
+use crate::domain::schedule::ScheduleRecord;
 use crate::store::StoreError;
 use crate::store::index::{Change, RunIndex};
 use crate::store::open::{OpenStoreError, SyncedDb};
@@ -31,6 +32,7 @@ use tracing::{error, warn};
 pub(crate) mod check;
 mod history;
 mod keys;
+mod schedules;
 
 /// Added to the last fence when a copy is restored: leases that were given after the copy was made never look new.
 const FENCES_UNKNOWN: u64 = 1 << 32;
@@ -70,6 +72,8 @@ pub struct Loaded {
     pub open_runs: Vec<OpenRun>,
     /// Agents that were ever seen.
     pub agents: Vec<AgentRecord>,
+    /// Schedules with their files.
+    pub schedules: Vec<(ScheduleRecord, RunInput)>,
     /// The last fence that was given away; 0: none.
     pub fence: u64,
     /// Damaged records that were left out, as sentences.
@@ -369,6 +373,9 @@ impl Catalogue {
                 Err(error) => loaded.damage.push(format!("run {run}: {error}")),
             }
         }
+        let (schedules, damage) = self.schedules()?;
+        loaded.schedules = schedules;
+        loaded.damage.extend(damage);
         loaded.fence = match self.get::<u64>(&Key::Fence) {
             Ok(fence) => fence.unwrap_or(0),
             Err(error) => {

@@ -11,5 +11,6 @@ mod crash;
 mod history;
 mod leases;
 mod people;
+mod schedules;
 mod scripted;
 mod way;

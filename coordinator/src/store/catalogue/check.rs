@@ -1,9 +1,11 @@
 //! Looks at every record of a catalogue: does its checksum agree, does it parse.
 
+use crate::domain::alert::Alert;
 use crate::domain::history::{Annotations, Baseline, RunFacts, Signature};
 use crate::domain::record::{
     AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord, SpecRecord,
 };
+use crate::domain::schedule::ScheduleRecord;
 use crate::store::StoreError;
 use crate::store::catalogue::{keys, parse};
 use crate::store::open::SyncedDb;
@@ -80,6 +82,12 @@ impl CheckedCatalogue {
             Some(b's') => drop(read::<SpecRecord>(bytes)?),
             Some(b'o' | b'k') => drop(read::<RunId>(bytes)?),
             Some(b'f') => drop(read::<u64>(bytes)?),
+            Some(b'A') => drop(read::<Alert>(bytes)?),
+            Some(b'S') => match key.get(1) {
+                Some(b'r') => drop(read::<ScheduleRecord>(bytes)?),
+                Some(b'f') => drop(read::<RunInput>(bytes)?),
+                _ => return Err("nobody knows what it is".to_owned()),
+            },
             Some(b'H') => match key.get(1) {
                 Some(b'f') => drop(read::<RunFacts>(bytes)?),
                 Some(b'a') => drop(read::<Annotations>(bytes)?),

@@ -1,6 +1,7 @@
 //! The keys of the catalogue: a letter for the kind, then ids, whose bytes sort by time.
 
-use pgsoak_proto::id::{AgentId, JobId, RunId};
+use crate::domain::time::UnixUs;
+use pgsoak_proto::id::{AgentId, JobId, RunId, ScheduleId};
 
 /// Prefix of all runs.
 pub(super) const RUNS: &[u8] = b"r";
@@ -13,6 +14,11 @@ pub(super) const JOBS: &[u8] = b"j";
 pub(super) const BASELINES: &[u8] = b"Hb";
 /// Prefix of all signatures.
 pub(super) const SIGNATURES: &[u8] = b"Hg";
+
+/// Prefix of all schedules.
+pub(super) const SCHEDULES: &[u8] = b"Sr";
+/// Prefix of all alerts.
+pub(super) const ALERTS: &[u8] = b"A";
 
 /// Names a record.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +37,10 @@ pub(super) enum Key<'a> {
     Annotations(RunId),
     Baseline(&'a str),
     Signature(&'a str),
+    Schedule(ScheduleId),
+    ScheduleFiles(ScheduleId),
+    /// By time; the number tells those of one moment apart.
+    Alert(UnixUs, u32),
 }
 
 impl Key<'_> {
@@ -54,6 +64,9 @@ impl Key<'_> {
             Self::Annotations(run) => join(b'H', &[b"a", run.as_bytes()]),
             Self::Baseline(plan) => join(b'H', &[b"b", plan.as_bytes()]),
             Self::Signature(fingerprint) => join(b'H', &[b"g", fingerprint.as_bytes()]),
+            Self::Schedule(schedule) => join(b'S', &[b"r", schedule.as_bytes()]),
+            Self::ScheduleFiles(schedule) => join(b'S', &[b"f", schedule.as_bytes()]),
+            Self::Alert(at, number) => join(b'A', &[&at.0.to_be_bytes(), &number.to_be_bytes()]),
         }
     }
 }
@@ -89,6 +102,8 @@ pub(super) fn describe(key: &[u8]) -> String {
         Some(b'f') => "fence",
         Some(b'v') => "result of run",
         Some(b'x') => "artifact of run",
+        Some(b'S') => return "schedule".to_owned(),
+        Some(b'A') => return "alert".to_owned(),
         Some(b'H') => return describe_history(key),
         _ => "record",
     };
