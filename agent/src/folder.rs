@@ -180,6 +180,11 @@ impl JobFolder {
         self.path.join("cancel")
     }
 
+    /// Asks the runner to end its loops early; holds the reason.
+    pub fn conclude_file(&self) -> PathBuf {
+        self.path.join("conclude")
+    }
+
     /// What the runner is to do.
     ///
     /// # Errors
@@ -241,6 +246,17 @@ impl JobFolder {
             return Ok(());
         }
         self.replace("cancel", reason.as_bytes(), true)
+    }
+
+    /// Asks the runner to end its loops after the round they are in. The first reason stands.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn ask_conclude(&self, reason: &str) -> Result<(), FolderError> {
+        if self.conclude_file().exists() {
+            return Ok(());
+        }
+        self.replace("conclude", reason.as_bytes(), true)
     }
 
     /// Why the runner was asked to stop; `None`: it was not.

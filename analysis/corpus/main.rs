@@ -4,6 +4,7 @@
 //! cargo run --release -p pgsoak-analysis --example trend_corpus                  table by family, seeds 0 to 9
 //! cargo run --release -p pgsoak-analysis --example trend_corpus -- 0 3           seeds 0 to 2
 //! cargo run --release -p pgsoak-analysis --example trend_corpus -- DIR LABELS    folders of DIR, truth in LABELS (JSON)
+//! cargo run --release -p pgsoak-analysis --example trend_corpus -- looks 0 10    looks at days that go on
 //! ```
 //! Leaks are drawn from a quarter to sixteen times what is stated as detectable (2 δ); the table counts those above it. On all cores.
 
@@ -17,6 +18,7 @@
 )] // a scorer on data that it made itself
 
 mod generate;
+mod looks;
 mod rivals;
 
 use generate::{FAMILIES, Leaks, Random, Run, Shape};
@@ -56,6 +58,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let scored = match arguments.as_slice() {
         [] => generated(0..10),
+        [word, from, to] if word == "looks" => {
+            looks::print(from.parse()?..to.parse()?);
+            return Ok(());
+        }
         [from, to] if from.parse::<u64>().is_ok() => generated(from.parse()?..to.parse()?),
         [dir, labels] => labelled(Path::new(dir), Path::new(labels))?,
         _ => return Err("give nothing, FROM TO, or DIR LABELS".into()),

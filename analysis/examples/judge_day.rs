@@ -72,6 +72,7 @@ fn main() {
                 operations: 0,
                 late_operations: 0,
                 max_lateness_us: 0,
+                concluded: false,
             }),
             ended_elapsed_us: Some(DAY * 1_000_000),
         }],

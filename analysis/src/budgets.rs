@@ -314,7 +314,7 @@ fn per_operation(
     line.verdict = if growth.low > budget + grace
         && !matches!(growth.shape, Shape::Plateau | Shape::GivenBack)
     {
-        Verdict::Fail
+        if growth.is_few { Verdict::Inconclusive } else { Verdict::Fail }
     } else if growth.high <= budget + grace
         || matches!(growth.shape, Shape::Plateau | Shape::GivenBack | Shape::Level)
     {
@@ -323,6 +323,10 @@ fn per_operation(
         Verdict::Inconclusive
     };
     line.message = match (line.verdict, growth.shape) {
+        (Verdict::Inconclusive, _) if growth.is_few => format!(
+            "{:.1} bytes, but a warm-up of single pages looks the same over {:.0} operations: more would tell",
+            growth.slope, growth.operations
+        ),
         (Verdict::Inconclusive, _) => format!(
             "the interval {:.1} to {:.1} holds the budget: more operations would narrow it",
             growth.low, growth.high

@@ -6,7 +6,7 @@ use crate::evidence::{JobEvidence, RunEvidence};
 use crate::leaks::{PhaseLeaks, errors, leaks};
 use crate::ledger::{COVERAGE_FLOOR, Entry, covered, ledger};
 use crate::result::Verdict;
-use crate::rounds::{Allowances, PhaseRounds, allowances, named, rounds};
+use crate::rounds::{Allowances, PhaseRounds, allowances, named, rounds_for};
 use crate::sites::{PhaseSites, sites};
 use pgsoak_proto::evidence::MemcheckError;
 use pgsoak_proto::job::{Arm, Outcome, Tool};
@@ -90,16 +90,21 @@ pub fn gather(evidence: &RunEvidence) -> Vec<Facts<'_>> {
 
 /// The same for jobs of any run.
 pub fn gather_jobs(jobs: &[JobEvidence]) -> Vec<Facts<'_>> {
+    gather_for(jobs, 1)
+}
+
+/// The same where so many looks at the jobs share the chance of a false alarm.
+pub fn gather_for(jobs: &[JobEvidence], looks: u32) -> Vec<Facts<'_>> {
     let nothing = BTreeMap::new();
     let of_controls: Vec<Facts<'_>> = jobs
         .iter()
         .filter(|job| job.spec.arm == Arm::Control)
-        .map(|job| facts(job, &nothing, Control::None))
+        .map(|job| facts(job, &nothing, Control::None, looks))
         .collect();
     jobs.iter()
         .map(|job| {
             if job.spec.arm == Arm::Control {
-                return facts(job, &nothing, Control::None);
+                return facts(job, &nothing, Control::None, looks);
             }
             let replicas: Vec<&Facts<'_>> = of_controls
                 .iter()
@@ -115,7 +120,7 @@ pub fn gather_jobs(jobs: &[JobEvidence]) -> Vec<Facts<'_>> {
                 (false, true) => Control::Unusable,
                 (false, false) => Control::Used,
             };
-            facts(job, &control_slopes(&sound), control)
+            facts(job, &control_slopes(&sound), control, looks)
         })
         .collect()
 }
@@ -132,8 +137,9 @@ fn facts<'a>(
     job: &'a JobEvidence,
     controls: &BTreeMap<String, Allowances>,
     control: Control,
+    looks: u32,
 ) -> Facts<'a> {
-    let rounds = rounds(job, controls);
+    let rounds = rounds_for(job, controls, looks);
     Facts {
         leaks: leaks(job),
         sites: match covered(job) {

@@ -190,6 +190,10 @@ fn durations(job: &JobEvidence, entries: &mut Vec<Entry>) {
             (Some(asked), _) | (None, Length::For(asked)) => asked,
             (None, Length::Rounds(_)) => continue,
         };
+        // A loop whose leak was proven has done its work.
+        if span.ended.is_some_and(|ended| ended.concluded) {
+            continue;
+        }
         let Some(ended) = span.ended_elapsed_us else { continue };
         let ran_s = bytes(ended.saturating_sub(span.started_elapsed_us)) / 1e6;
         if ran_s < SHORTEST_LOOP * asked.as_secs_f64() {

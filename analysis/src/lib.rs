@@ -1,12 +1,13 @@
 //! The analysis: pure, no async, no clock, no I/O beyond readers.
 //!
-//! Floors, lowest first: `result` (what programs read), `stats` · `figures` (for people) · `trend` (growth over time) · `judge` (series
+//! Floors, lowest first: `result` (what programs read), `stats` · `change_points` (a figure over releases), `figures` (for people) · `trend` (growth over time) · `judge` (series
 //! from anywhere) · `stack` (names, fingerprints, owners) · `valgrind`, `heap` (a tool's text to records) · `massif` ·
 //! `evidence` (frames to what a verdict reads) · `rounds` · `leaks`, `budgets`, `checks`, `ledger` (one line of evidence each) ·
-//! `sites` (heaptrack, massif) · `facts` (all lines of all jobs) · `over_time` (growth of processes) · `compare` (candidate
+//! `sites` (heaptrack, massif) · `facts` (all lines of all jobs) · `over_time` (growth of processes) · `sequential` (while it goes on), `compare` (candidate
 //! against baseline) · `verdict` (their combination) · `report`.
 
 pub mod budgets;
+pub mod change_points;
 pub mod checks;
 pub mod compare;
 pub mod evidence;
@@ -21,6 +22,7 @@ pub mod over_time;
 pub mod report;
 pub mod result;
 pub mod rounds;
+pub mod sequential;
 pub mod sites;
 pub mod stack;
 pub mod stats;

@@ -135,6 +135,11 @@ impl OverTime {
 
 /// Judges every group of series that has enough to be judged; in the order of the plan.
 pub fn over_time(all: &[Facts<'_>]) -> Vec<OverTime> {
+    over_time_for(all, 1)
+}
+
+/// The same where so many looks at a run share the chance of a false alarm.
+pub fn over_time_for(all: &[Facts<'_>], looks: u32) -> Vec<OverTime> {
     let mut judged: Vec<OverTime> = Vec::new();
     for arms in [&[Arm::Control][..], &[Arm::Candidate, Arm::Baseline]] {
         let mut seen: Vec<usize> = Vec::new();
@@ -150,7 +155,7 @@ pub fn over_time(all: &[Facts<'_>]) -> Vec<OverTime> {
             seen.extend(replicas.iter().map(|(at, _)| *at));
             for phase in loops(facts) {
                 let parts = replicas.iter().filter_map(|(at, facts)| of_phase(*at, facts, phase));
-                groups(&mut judged, all, Whose::Workers, phase, parts.collect());
+                groups(&mut judged, all, (Whose::Workers, phase), looks, parts.collect());
             }
             let parts = replicas.iter().filter_map(|(at, facts)| {
                 let window = slots::of_loops(facts.job)?;
@@ -160,7 +165,7 @@ pub fn over_time(all: &[Facts<'_>]) -> Vec<OverTime> {
                 [phase] => phase,
                 _ => "",
             };
-            groups(&mut judged, all, Whose::Server, phase, parts.collect());
+            groups(&mut judged, all, (Whose::Server, phase), looks, parts.collect());
         }
     }
     judged.sort_by_key(|group| (group.jobs.first().copied(), group.whose));
@@ -187,8 +192,8 @@ fn of_phase<'a>(at: usize, facts: &'a Facts<'a>, phase: &str) -> Option<Part<'a>
 fn groups(
     judged: &mut Vec<OverTime>,
     all: &[Facts<'_>],
-    whose: Whose,
-    phase: &str,
+    (whose, phase): (Whose, &str),
+    looks: u32,
     parts: Vec<Part<'_>>,
 ) {
     let lengths = || parts.iter().map(|part| part.window.seconds());
@@ -200,10 +205,10 @@ fn groups(
     parts.sort_by(|a, b| a.facts.job.agent.cmp(&b.facts.job.agent).then(a.at.cmp(&b.at)));
     if most - least > ALIKE * most {
         for part in parts {
-            judged.extend(group(all, judged, whose, phase, &[part]));
+            judged.extend(group(all, judged, (whose, phase), looks, &[part]));
         }
     } else {
-        judged.extend(group(all, judged, whose, phase, &parts));
+        judged.extend(group(all, judged, (whose, phase), looks, &parts));
     }
 }
 
@@ -230,8 +235,8 @@ fn reconnects(facts: &Facts<'_>, phase: &str) -> bool {
 fn group(
     all: &[Facts<'_>],
     judged: &[OverTime],
-    whose: Whose,
-    phase: &str,
+    (whose, phase): (Whose, &str),
+    looks: u32,
     parts: &[Part<'_>],
 ) -> Option<OverTime> {
     let first = parts.first()?;
@@ -283,7 +288,7 @@ fn group(
         },
         mem_limit_bytes: (limit > 0.0).then_some(limit),
         // The two kinds of series share the chance of a false alarm.
-        looks: 2,
+        looks: looks.saturating_mul(2),
         ..Settings::default()
     };
     let mut trend = judge(&series, &settings);

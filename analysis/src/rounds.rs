@@ -77,14 +77,26 @@ impl PhaseRounds {
     }
 }
 
+/// Share outside the intervals that rounds are judged by, both sides together.
+const ALPHA: f64 = 0.05;
+
 /// Judges every loop phase of a job. `controls` by phase name; empty: nothing is taken off.
 pub fn rounds(job: &JobEvidence, controls: &BTreeMap<String, Allowances>) -> Vec<PhaseRounds> {
+    rounds_for(job, controls, 1)
+}
+
+/// The same where so many looks at the job share the chance of a false alarm.
+pub fn rounds_for(
+    job: &JobEvidence,
+    controls: &BTreeMap<String, Allowances>,
+    looks: u32,
+) -> Vec<PhaseRounds> {
     let none = Allowances::new();
     phase_series(job)
         .into_iter()
         .map(|series| {
             let allowances = controls.get(&series.phase).unwrap_or(&none);
-            phase(&series, allowances)
+            phase(&series, allowances, ALPHA / f64::from(looks.max(1)))
         })
         .collect()
 }
@@ -108,7 +120,7 @@ pub fn allowances<'a>(replicas: impl IntoIterator<Item = &'a PhaseRounds>) -> Al
         .collect()
 }
 
-fn phase(series: &PhaseSeries, allowances: &Allowances) -> PhaseRounds {
+fn phase(series: &PhaseSeries, allowances: &Allowances, alpha: f64) -> PhaseRounds {
     let mut judged = PhaseRounds {
         phase: series.phase.clone(),
         judged: 0,
@@ -139,12 +151,12 @@ fn phase(series: &PhaseSeries, allowances: &Allowances) -> PhaseRounds {
         let threshold = subject.threshold();
         let allowance = allowances.get(subject).copied().unwrap_or_default();
         let pool = pooled(&able, subject);
-        let Some(raw) = growth::growth(&pool, threshold, Allowance::default(), 0.05) else {
+        let Some(raw) = growth::growth(&pool, threshold, Allowance::default(), alpha) else {
             continue;
         };
-        let Some(growth) = growth::growth(&pool, threshold, allowance, 0.05) else { continue };
+        let Some(growth) = growth::growth(&pool, threshold, allowance, alpha) else { continue };
         if !growth.is_leak() && able.len() > 1 {
-            let alpha = 0.05 / crate::stats::count(able.len());
+            let alpha = alpha / crate::stats::count(able.len());
             let worst = able
                 .iter()
                 .filter_map(|session| {

@@ -137,6 +137,8 @@ struct Part {
     verdict: Verdict,
     /// Smallest growth that would have shown; infinite: none.
     detects: f64,
+    /// Readings of the shortest slot where they are enough to fail and too few to pass.
+    few: Option<usize>,
 }
 
 /// A series on the run's clock, past the data guard or not.
@@ -213,10 +215,10 @@ pub fn judge(series: &[Series<'_>], settings: &Settings) -> Trend {
         .collect();
     let shortest =
         slots.iter().filter(|slot| slot.refused.is_none()).map(|slot| slot.t.len()).min();
-    let windows = shortest.map_or(45, |shortest| (shortest / 4).clamp(45, 120));
+    let grain = steady::Grain::of(shortest.unwrap_or(0));
     for slot in &mut slots {
         if slot.refused.is_none() {
-            slot.refused = steady::thin(slot, windows, length);
+            slot.refused = steady::thin(slot, grain, length);
         }
     }
     if slots.iter().any(|slot| slot.refused.is_none()) && slots.iter().all(is_constant) {
@@ -228,7 +230,7 @@ pub fn judge(series: &[Series<'_>], settings: &Settings) -> Trend {
     let (recycled, steady): (Vec<_>, Vec<_>) = slots.into_iter().partition(is_recycled);
     let mut parts = Vec::new();
     if !steady.is_empty() {
-        parts.push(steady::judge(&steady, settings, windows, length, origin));
+        parts.push(steady::judge(&steady, settings, grain, length, origin));
     }
     if !recycled.is_empty() {
         parts.push(recycled::judge(&recycled, settings, length, origin));

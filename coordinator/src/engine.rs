@@ -7,6 +7,7 @@ pub mod clock;
 pub mod expansion;
 pub mod handle;
 pub mod judging;
+pub(crate) mod looking;
 pub mod schedules;
 pub mod task;
 

@@ -191,6 +191,8 @@ pub struct PhaseEnded {
     pub late_operations: u64,
     /// Microseconds.
     pub max_lateness_us: u64,
+    /// A loop that ended before its time, as the coordinator asked.
+    pub concluded: bool,
 }
 
 /// Memory of one session between two pieces of work.

@@ -42,6 +42,8 @@ pub enum CoordinatorMessage {
     ArtifactAcknowledged(ArtifactReceived),
     /// The attempt is to stop; the reason is for people.
     Cancel(Refusal),
+    /// What the attempt is for is known: its loops end early; the reason is for people.
+    Conclude(Refusal),
     /// Everything of the attempt is stored.
     Release(Lease),
     /// The lease does not stand (any more).

@@ -344,12 +344,16 @@ fn body() -> BoxedStrategy<Body> {
             let kind = if workers == 0 { PhaseKind::Once } else { PhaseKind::Loop };
             PhaseStarted { phase, name, kind, workers }
         });
-        let phase_ended = (any::<u32>(), any::<[u64; 3]>()).prop_map(|(phase, n)| PhaseEnded {
-            phase,
-            operations: n[0],
-            late_operations: n[1],
-            max_lateness_us: n[2],
-        });
+        let phase_ended =
+            (any::<u32>(), any::<[u64; 3]>(), any::<bool>()).prop_map(|(phase, n, concluded)| {
+                PhaseEnded {
+                    phase,
+                    operations: n[0],
+                    late_operations: n[1],
+                    max_lateness_us: n[2],
+                    concluded,
+                }
+            });
         let check = (any::<[u32; 2]>(), any::<bool>(), "\\PC{0,50}", "\\PC{0,50}").prop_map(
             |(n, holds, sql, answer)| CheckResult { phase: n[0], round: n[1], holds, sql, answer },
         );
@@ -551,6 +555,7 @@ fn coordinator_message() -> BoxedStrategy<CoordinatorMessage> {
                 })
             }),
             refusal().prop_map(CoordinatorMessage::Cancel),
+            refusal().prop_map(CoordinatorMessage::Conclude),
             lease().prop_map(CoordinatorMessage::Release),
             refusal().prop_map(CoordinatorMessage::LeaseRefused),
         ]

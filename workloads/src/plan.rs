@@ -17,6 +17,8 @@ pub struct Plan {
     pub jobs: Vec<PlanJob>,
     /// Smallest growth the run must be able to find; a run that could not is inconclusive.
     pub floor: Floor,
+    /// Whether loops end early once a leak is proven.
+    pub stop_when_proven: bool,
 }
 
 /// What a run must be able to find.

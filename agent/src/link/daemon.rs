@@ -286,6 +286,9 @@ impl Daemon {
                     self.say(Body::CancelAcknowledged(wire::CancelAcknowledged { lease }));
                 }
             }
+            CoordinatorMessage::Conclude(Refusal { lease, reason }) => {
+                self.tell(lease, Order::Conclude(reason));
+            }
             CoordinatorMessage::Release(lease) => {
                 self.tell(lease, Order::Release);
             }

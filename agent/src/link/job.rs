@@ -52,6 +52,8 @@ pub(super) enum Order {
         received_bytes: u64,
     },
     Cancel(String),
+    /// Loops end after the round they are in; the job goes on to its end.
+    Conclude(String),
     /// As a cancel of which nobody waits to hear: the daemon itself is to end.
     Stop(String),
     Release,
@@ -260,6 +262,15 @@ impl JobTask {
                 self.owes_cancel = true;
                 self.end(&reason, grace(self.tool));
                 self.acknowledge_cancel();
+            }
+            Order::Conclude(reason) => {
+                tracing::info!(reason, "the job's loops are asked to end early");
+                if let Err(error) = self.folder.ask_conclude(&reason) {
+                    tracing::warn!(
+                        error = chain(&error),
+                        "cannot say so; the job goes on to its end"
+                    );
+                }
             }
             Order::Stop(reason) => self.end(&reason, grace(self.tool)),
             Order::Release => {

@@ -21,6 +21,7 @@ use pgsoak_proto::job::JobSpec;
 use pgsoak_workloads::statement::statements;
 use pgsoak_workloads::template::{Template, Vars};
 use std::{
+    path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -58,6 +59,8 @@ pub struct Engine {
     pub operations: Arc<AtomicU64>,
     /// The main session, number 0.
     pub main: Session,
+    /// Where the daemon asks for loops to end early.
+    pub conclude_file: PathBuf,
     /// When processes' types were last asked for.
     pub types_asked_at: Option<Instant>,
 }
@@ -135,6 +138,7 @@ impl Engine {
             operations,
             late_operations: 0,
             max_lateness_us: 0,
+            concluded: false,
         })
     }
 

@@ -49,8 +49,13 @@ impl Engine {
         step: &Step,
         shape: &Loop,
     ) -> Result<(), Fault> {
-        let mut total =
-            PhaseEnded { phase: step.phase, operations: 0, late_operations: 0, max_lateness_us: 0 };
+        let mut total = PhaseEnded {
+            phase: step.phase,
+            operations: 0,
+            late_operations: 0,
+            max_lateness_us: 0,
+            concluded: false,
+        };
         if step.sql.is_empty() {
             self.started(step, 0)?;
             return self.ended(total);
@@ -91,6 +96,9 @@ impl Engine {
                 total.max_lateness_us = total.max_lateness_us.max(lateness);
             }
             let is_over = !plan.goes_on(rounds_done, begun_at.elapsed());
+            // Known already: what is left of the loop would only say it again.
+            total.concluded = !is_over && self.conclude_file.exists();
+            let is_over = is_over || total.concluded;
             let rows = self.rows(step).await?;
             self.rest(step, &workers, rounds_done, rows, is_over).await?;
             let vars =

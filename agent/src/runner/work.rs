@@ -209,6 +209,7 @@ async fn phases(
         progress,
         operations,
         main,
+        conclude_file: order.folder.conclude_file(),
         types_asked_at: None,
     };
     engine.warm().await?;

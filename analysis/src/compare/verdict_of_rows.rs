@@ -4,7 +4,7 @@ use crate::compare::sets::{Set, SetRow};
 use crate::result::Compared;
 
 /// The worst row decides: worse, else better, else can't tell, else same. Better is can't tell while a figure that is not decided lies beyond
-/// its margin on the bad side. Nothing compared is can't tell.
+/// its margin on the bad side; same while one lies beyond its margin on either, or is not known. Nothing decided is can't tell.
 pub(super) fn verdict(rows: &[SetRow], before: &Set, after: &Set) -> (Compared, String) {
     let number = |answer: Compared| rows.iter().filter(|row| row.answer == answer).count();
     let (worse, better, same, open) = (
@@ -18,10 +18,16 @@ pub(super) fn verdict(rows: &[SetRow], before: &Set, after: &Set) -> (Compared, 
         row.answer == Compared::CantTell
             && middle.zip(row.margin).is_some_and(|(middle, margin)| middle > margin)
     });
+    // Levels and peaks of one run each decide nothing; where they lie within their margins they do not contradict what does.
+    let is_within = |row: &SetRow| {
+        let middle = row.low.zip(row.high).map(|(low, high)| f64::midpoint(low, high));
+        middle.zip(row.margin).is_some_and(|(middle, margin)| middle.abs() <= margin)
+    };
+    let undisputed = rows.iter().filter(|row| row.answer == Compared::CantTell).all(is_within);
     let answer = match (worse, better, same, open) {
         (1.., ..) => Compared::Worse,
         (_, 1.., ..) if suspect.is_none() => Compared::Better,
-        (.., 1.., 0) => Compared::Same,
+        (_, 0, 1.., _) if undisputed => Compared::Same,
         _ => Compared::CantTell,
     };
     let names = format!("{} against {}", after.label, before.label);
@@ -57,6 +63,9 @@ pub(super) fn verdict(rows: &[SetRow], before: &Set, after: &Set) -> (Compared, 
         Compared::Better => {
             format!("better: {names}: {} ({counted})", first(answer).unwrap_or_default())
         }
+        Compared::Same if open > 0 => format!(
+            "same: {names}: {counted}; the open ones lie within their margins, and more runs would decide them"
+        ),
         Compared::Same => format!("same: {names}: {counted}"),
         Compared::CantTell => {
             let hint = match suspect {

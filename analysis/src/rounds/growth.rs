@@ -12,6 +12,12 @@ const MOST_READINGS: usize = 480;
 /// Stretches on which growth is counted where single rounds are too fine.
 const STRETCHES: usize = 12;
 
+/// Pages over fewer operations than this are taken for a warm-up in page steps, which looks like a line then …
+const FEW_OPERATIONS: f64 = 200.0;
+
+/// … unless they come to so many bytes: no backend was seen to warm up by more once a third of its rounds was dropped.
+const NO_WARM_UP: f64 = 131_072.0;
+
 /// From which growth on a series counts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Threshold {
@@ -67,6 +73,8 @@ pub struct Growth {
     pub threshold: f64,
     /// The smallest growth that would have failed here, bytes per operation.
     pub limit: f64,
+    /// Pages, and so few of them over so few operations that a warm-up looks the same.
+    pub is_few: bool,
     /// The verdict of it.
     pub shape: Shape,
 }
@@ -104,7 +112,9 @@ pub(crate) fn growth(
     let fit = dense.get(dropped..)?;
     let (first, last) = (fit.first()?, fit.last()?);
     let operations = last.x - first.x;
+    let is_paged = threshold == Threshold::Pages;
     let threshold = threshold.per_operation(operations);
+    let is_short = is_paged && operations < FEW_OPERATIONS;
     let mut judged = Growth {
         slope: 0.0,
         low: 0.0,
@@ -115,8 +125,11 @@ pub(crate) fn growth(
         bytes: last.y - first.y,
         threshold,
         limit: threshold + allowance.half_width,
+        is_few: is_short && last.y - first.y < NO_WARM_UP,
         shape: Shape::Level,
     };
+    let floor = if is_short { NO_WARM_UP / operations.max(1.0) } else { 0.0 };
+    judged.limit = judged.limit.max(floor);
     let (least, most) = range(fit);
     if most - least <= 0.0 {
         judged.low = -allowance.half_width;
@@ -128,12 +141,12 @@ pub(crate) fn growth(
     judged.slope = slope.slope;
     judged.low = widened(slope.slope, slope.low, allowance.half_width, -1.0);
     judged.high = widened(slope.slope, slope.high, allowance.half_width, 1.0);
-    judged.limit = threshold + (judged.slope - judged.low);
+    judged.limit = (threshold + (judged.slope - judged.low)).max(floor);
     judged.shape = shape(&judged, fit, &few, alpha);
     if matches!(judged.shape, Shape::Plateau | Shape::GivenBack) {
         // What goes on after the plateau is judged by its last half.
         let late = late_slope(&few, alpha).unwrap_or(slope);
-        judged.limit = threshold + (late.slope - late.low).max(0.0);
+        judged.limit = (threshold + (late.slope - late.low).max(0.0)).max(floor);
     }
     Some(judged)
 }
@@ -147,6 +160,7 @@ fn shape(judged: &Growth, fit: &[Point], few: &[Point], alpha: f64) -> Shape {
     let comes_to_an_end = curve.is_some_and(|curve| curve.slope < threshold);
     let late = late_slope(few, alpha);
     if judged.low > threshold
+        && !judged.is_few
         && !comes_to_an_end
         && share_of_growth(fit) >= 2.0 / 3.0
         && late.is_some_and(|late| late.slope >= 0.6 * judged.slope)

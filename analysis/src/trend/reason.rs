@@ -8,6 +8,7 @@ use super::SlotTrend;
 use super::Trend;
 use super::curve::Call;
 use super::finite;
+use super::steady::LEAST_READINGS;
 use super::steady::unsuspected;
 use super::student::upper_quantile;
 use crate::result::Verdict;
@@ -137,6 +138,11 @@ fn why_unclear(trend: &Trend, parts: &[Part]) -> String {
         ));
     }
     for part in parts.iter().filter(|part| part.verdict == Verdict::Inconclusive) {
+        if let Some(few) = part.few {
+            causes.push(format!(
+                "{few} readings of a process can prove a leak and not its absence: {LEAST_READINGS} are needed to pass"
+            ));
+        }
         match &part.pool {
             None if unjudged.is_empty() => {
                 causes.push("the processes lived too short for a mean life".to_owned());

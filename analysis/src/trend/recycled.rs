@@ -11,6 +11,7 @@ use super::pool;
 use super::pool::Life;
 use super::steady::ALPHA;
 use super::steady::ALPHA_PASS;
+use super::steady::LEAST_READINGS;
 use super::student::Quantiles;
 use super::window::Scratch;
 use super::window::interpolate;
@@ -24,9 +25,6 @@ const LEAST_LIFE: usize = 24;
 
 /// Shortest life, as a share of the run.
 const SHORTEST_LIFE: f64 = 0.04;
-
-/// Fewest readings of all lives together.
-const LEAST_READINGS: usize = 180;
 
 /// Judges slots by the mean life of their processes.
 pub(super) fn judge(slots: &[Slot<'_>], settings: &Settings, length: f64, origin: f64) -> Part {
@@ -50,6 +48,12 @@ pub(super) fn judge(slots: &[Slot<'_>], settings: &Settings, length: f64, origin
         };
         judged.push(SlotTrend::unjudged(&slot.series, why));
     }
+    let few = slots
+        .iter()
+        .filter(|slot| slot.refused.is_none())
+        .map(|slot| slot.t.len())
+        .min()
+        .filter(|readings| *readings < LEAST_READINGS);
     let readings: usize = lives.iter().map(|life| life.age.len()).sum();
     let mut scratch = Scratch::default();
     let mean =
@@ -57,7 +61,7 @@ pub(super) fn judge(slots: &[Slot<'_>], settings: &Settings, length: f64, origin
     let Some((mean, age)) = mean else {
         let threshold = settings.threshold(length);
         let verdict = Verdict::Inconclusive;
-        return Part { pool: None, threshold, slots: judged, verdict, detects: f64::INFINITY };
+        return Part { pool: None, threshold, slots: judged, verdict, detects: f64::INFINITY, few };
     };
     let threshold = (settings.least_growth_bytes / 4.0 / age).max(64.0);
     let rule = Rule {
@@ -69,11 +73,11 @@ pub(super) fn judge(slots: &[Slot<'_>], settings: &Settings, length: f64, origin
     let pool = curve::judge(&mean, &rule, None, None, &mut scratch.sorted);
     let verdict = match pool.call {
         Call::Leak => Verdict::Fail,
-        Call::Level if !refused => Verdict::Pass,
+        Call::Level if !refused && few.is_none() => Verdict::Pass,
         _ => Verdict::Inconclusive,
     };
     let detects = pool.detects;
-    Part { pool: Some(pool), threshold, slots: judged, verdict, detects }
+    Part { pool: Some(pool), threshold, slots: judged, verdict, detects, few }
 }
 
 /// The readings less what the slot may hold for its rows.

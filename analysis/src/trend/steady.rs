@@ -30,17 +30,40 @@ pub(super) const ALPHA_PASS: f64 = 0.05;
 /// Shares of the run after which a curve is looked at.
 const STARTS: [f64; 3] = [0.15, 0.35, 0.55];
 
-/// Fewest readings of a series.
-const LEAST_READINGS: usize = 180;
+/// Fewest readings of a series that may pass.
+pub(super) const LEAST_READINGS: usize = 180;
+
+/// Fewest readings of a series that may fail. Between the two a leak can be proven and its absence cannot.
+const LEAST_TO_FAIL: usize = 96;
+
+/// How finely series are cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grain {
+    windows: usize,
+    /// Readings below which a window is empty.
+    least: usize,
+}
+
+impl Grain {
+    /// For series of which the shortest has so many readings.
+    pub(super) fn of(shortest: usize) -> Self {
+        if shortest < LEAST_READINGS {
+            Self { windows: (shortest / 2).clamp(45, 120), least: 2 }
+        } else {
+            Self { windows: (shortest / 4).clamp(45, 120), least: 3 }
+        }
+    }
+}
 
 /// What is too little to judge a slot by, over all its processes.
-pub(super) fn thin(slot: &Slot<'_>, windows: usize, length: f64) -> Option<String> {
+pub(super) fn thin(slot: &Slot<'_>, grain: Grain, length: f64) -> Option<String> {
+    let Grain { windows, least } = grain;
     let present = || {
         let readings = slot.t.iter().zip(slot.series.bytes);
         readings.filter(|(_, bytes)| !bytes.is_nan()).map(|(t, _)| *t)
     };
     let n = present().count();
-    if n < LEAST_READINGS {
+    if n < LEAST_TO_FAIL {
         return Some(format!("{n} readings, at least {LEAST_READINGS} are needed"));
     }
     let last = present().next_back().unwrap_or(0.0);
@@ -59,19 +82,20 @@ pub(super) fn thin(slot: &Slot<'_>, windows: usize, length: f64) -> Option<Strin
             *held += 1;
         }
     }
-    let empty = held.iter().filter(|held| **held < 3).count();
+    let empty = held.iter().filter(|held| **held < least).count();
     (5 * empty > windows)
-        .then(|| format!("{empty} of its {windows} windows hold fewer than 3 readings"))
+        .then(|| format!("{empty} of its {windows} windows hold fewer than {least} readings"))
 }
 
 /// Judges slots that one process fills all along.
 pub(super) fn judge(
     slots: &[Slot<'_>],
     settings: &Settings,
-    windows: usize,
+    grain: Grain,
     length: f64,
     origin: f64,
 ) -> Part {
+    let windows = grain.windows;
     let threshold = settings.threshold(length);
     let looks = f64::from(settings.looks.max(1));
     let mut rule = Rule {
@@ -87,7 +111,7 @@ pub(super) fn judge(
     for slot in slots {
         let found = match &slot.refused {
             Some(why) => Err(why.clone()),
-            None => curve_and_load(slot, settings, windows, origin, &mut scratch),
+            None => curve_and_load(slot, settings, grain, origin, &mut scratch),
         };
         match found {
             Err(why) => judged.push(SlotTrend::unjudged(&slot.series, why)),
@@ -105,18 +129,25 @@ pub(super) fn judge(
     let pool = pool::mean_growth(&members, windows, length).map(|mean| {
         curve::judge(&mean, &rule, load.as_deref(), Some(&members), &mut scratch.sorted)
     });
+    let few = slots
+        .iter()
+        .filter(|slot| slot.refused.is_none())
+        .map(|slot| slot.series.bytes.iter().filter(|bytes| !bytes.is_nan()).count())
+        .min()
+        .filter(|readings| *readings < LEAST_READINGS);
     let guilty = judged.iter().any(|slot| slot.call == Some(Call::Leak));
     let together = pool.as_ref().map(|pool| pool.call);
     let verdict = if guilty || (together == Some(Call::Leak) && rising(&judged) >= 0.7) {
         Verdict::Fail
-    } else if together == Some(Call::Level)
+    } else if few.is_none()
+        && together == Some(Call::Level)
         && judged.iter().all(|slot| unsuspected(slot, threshold))
     {
         Verdict::Pass
     } else {
         Verdict::Inconclusive
     };
-    Part { pool, threshold, slots: judged, verdict, detects }
+    Part { pool, threshold, slots: judged, verdict, detects, few }
 }
 
 /// A slot that passes, or could at most grow by little.
@@ -141,11 +172,11 @@ fn slot_trend(slot: &Slot<'_>, judged: &Judged) -> SlotTrend {
 fn curve_and_load(
     slot: &Slot<'_>,
     settings: &Settings,
-    count_of: usize,
+    grain: Grain,
     origin: f64,
     scratch: &mut Scratch,
 ) -> Result<(Curve, Option<Vec<f64>>), String> {
-    let cut = Cut { windows: count_of, least: 3, span: None };
+    let cut = Cut { windows: grain.windows, least: grain.least, span: None };
     let mut curve = windows(&slot.t, slot.series.bytes, cut, scratch);
     let at: Vec<f64> = curve.mid.iter().map(|mid| mid + origin).collect();
     let covariates = slot.series.covariates.filter(|covariates| covariates.rises());

@@ -257,6 +257,12 @@ fn level_finding(facts: &Facts<'_>, rounds: &PhaseRounds) -> Finding {
             rate_text(growth.high),
             rate_text(growth.limit),
         );
+        if growth.is_few {
+            finding.message.push_str(&format!(
+                " With {:.0} operations in the fit, a warm-up of single pages looks the same.",
+                growth.operations
+            ));
+        }
         if *subject == Subject::Anonymous {
             finding.message.push_str(&slack(facts, &rounds.phase, None));
         }

@@ -193,7 +193,13 @@ fn attempt(
     let span = |phase: u32, name: &str, kind, workers, from: u64, to: u64| PhaseSpan {
         started: PhaseStarted { phase, name: name.to_owned(), kind, workers },
         started_elapsed_us: from * second,
-        ended: Some(PhaseEnded { phase, operations: 0, late_operations: 0, max_lateness_us: 0 }),
+        ended: Some(PhaseEnded {
+            phase,
+            operations: 0,
+            late_operations: 0,
+            max_lateness_us: 0,
+            concluded: false,
+        }),
         ended_elapsed_us: Some(to * second),
     };
     made.phases = vec![
@@ -243,6 +249,7 @@ pub fn run(jobs: Vec<JobEvidence>) -> RunEvidence {
             about: String::new(),
             jobs: Vec::new(),
             floor: Floor::default(),
+            stop_when_proven: false,
         },
         jobs,
     }

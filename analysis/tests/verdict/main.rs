@@ -15,6 +15,7 @@ mod real_readings;
 mod reports;
 mod robust;
 mod rounds;
+mod sequential;
 mod sets;
 mod sites;
 mod trimmed;

@@ -7,7 +7,7 @@ use pgsoak_proto::evidence::ProcessAppeared;
 use pgsoak_proto::job::{Arm, Outcome, Tool};
 use std::time::Duration;
 
-const HOUR: f64 = 3_600.0;
+pub const HOUR: f64 = 3_600.0;
 const MIB: f64 = 1_048_576.0;
 /// Between two readings, seconds.
 const EVERY: u64 = 10;
@@ -67,7 +67,7 @@ fn process(
 }
 
 /// A finished job whose loop of two workers took so many hours. Rounds are flat; `held` is by worker and age.
-fn long(arm: Arm, hours: f64, held: impl Fn(u32, f64) -> f64) -> JobEvidence {
+pub fn long(arm: Arm, hours: f64, held: impl Fn(u32, f64) -> f64) -> JobEvidence {
     let mut made = job(Tool::Plain, arm, 2, 20, flat);
     let length = (hours * HOUR) as u64;
     let end = length + 10;

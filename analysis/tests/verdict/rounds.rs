@@ -315,3 +315,30 @@ fn under_a_tool_only_contexts_count() {
     let loud = judged(vec![job(Tool::Massif, Arm::Candidate, 1, 20, palloc_in_top)]);
     assert_eq!(loud.verdict, Verdict::Fail);
 }
+
+/// Twenty-four rounds of five operations: what a small workload at a quarter of its scale comes to.
+fn few_operations(per_round: u64) -> pgsoak_analysis::evidence::JobEvidence {
+    let mut small = job(Tool::Plain, Arm::Candidate, 1, 24, |worker, round| {
+        let (rss, contexts) = flat(worker, round);
+        (pages(rss + u64::from(round) * per_round), contexts)
+    });
+    for reading in &mut small.attempt.at_rest {
+        reading.operations = u64::from(reading.round) * 5;
+    }
+    small
+}
+
+#[test]
+fn a_warm_up_of_single_pages_over_few_operations_is_no_leak_and_no_pass_either() {
+    // 546 bytes per operation, as a real backend showed: 65 KB in all.
+    let result = judged(vec![few_operations(2_730)]);
+    assert_eq!(result.verdict, Verdict::Inconclusive, "{:#?}", result.findings);
+    let said = &result.findings[0].message;
+    assert!(said.contains("a warm-up of single pages looks the same"), "{said}");
+    assert!(
+        result.detects.bytes_per_operation_outside_contexts.is_none_or(|limit| limit > 1_000.0)
+    );
+    // As few operations, and more than any warm-up.
+    let result = judged(vec![few_operations(60_000)]);
+    assert_eq!(result.verdict, Verdict::Fail, "{:#?}", result.findings);
+}

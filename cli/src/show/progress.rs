@@ -162,7 +162,12 @@ pub fn job_line(job: &wire::JobView) -> String {
     };
     #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
     let memory = words::bytes(progress.rss_anon_bytes as f64);
-    format!("{name} on {}: {what}{left}, {memory}{place}", job.agent)
+    let standing = match (job.standing.as_str(), job.standing_reason.as_str()) {
+        ("" | "early", _) => String::new(),
+        (standing, "") => format!(", {standing} so far"),
+        (standing, reason) => format!(", {}: {reason}", standing.to_uppercase()),
+    };
+    format!("{name} on {}: {what}{left}, {memory}{place}{standing}", job.agent)
 }
 
 fn label(tool: wire::Tool) -> &'static str {

@@ -24,6 +24,8 @@ pub struct Limits {
     pub unplaceable_after: Duration,
     /// Before a job is offered again to an agent that refused it.
     pub refusal_pause: Duration,
+    /// Least time before a job that has not come to its loop is looked at again.
+    pub look_pause: Duration,
     /// Longest a unary request may take.
     pub request_timeout: Duration,
     /// Requests in work at once over all connections; more are shed.
@@ -43,6 +45,7 @@ impl Default for Limits {
             linger: Duration::from_secs(600),
             unplaceable_after: Duration::from_secs(300),
             refusal_pause: Duration::from_secs(10),
+            look_pause: Duration::from_secs(30),
             request_timeout: Duration::from_secs(60),
             max_requests: 512,
             max_jobs: 5_000,

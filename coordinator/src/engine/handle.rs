@@ -6,6 +6,7 @@ use crate::domain::record::{AgentRecord, ArtifactRecord, JobRecord, RunInput, Ru
 use crate::domain::time::UnixUs;
 use crate::engine::clock::Clock;
 use crate::engine::schedules::ScheduleRequest;
+use pgsoak_analysis::sequential::JobLook;
 use pgsoak_proto::id::{AgentId, RunId};
 use pgsoak_proto::job::{JobSpec, Lease, Outcome};
 use pgsoak_proto::session::{CoordinatorMessage, Hello, JobProgress, Refusal};
@@ -146,6 +147,8 @@ pub struct JobSnapshot {
     pub progress: Option<JobProgress>,
     /// Why it waits; empty: it does not.
     pub why: String,
+    /// Where it stands while it goes on; `None`: it was not looked at.
+    pub look: Option<JobLook>,
 }
 
 /// An agent as it is now.

@@ -8,6 +8,7 @@ use crate::domain::record::{AgentRecord, JobRecord, RunInput, RunRecord};
 use crate::domain::run::{RunEvent, RunState};
 use crate::domain::time::UnixUs;
 use crate::engine::clock::Clock;
+use crate::engine::looking::Watch;
 use crate::engine::schedules::Schedules;
 use crate::store::catalogue::Batch;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
@@ -71,6 +72,8 @@ pub(crate) struct JobEntry {
     pub(crate) listed_at: UnixUs,
     /// When its agent was last told to stop it.
     pub(crate) cancel_sent_at: UnixUs,
+    /// Looks at it while it goes on.
+    pub(crate) watch: Watch,
 }
 
 /// An agent in memory.
@@ -117,6 +120,7 @@ impl JobEntry {
             heard_at: now,
             listed_at: now,
             cancel_sent_at: UnixUs(0),
+            watch: Watch::begun(now),
         }
     }
 
@@ -240,6 +244,7 @@ impl State {
             job_entry.progress = None;
             job_entry.heard_at = tenure.assigned_at;
             job_entry.listed_at = tenure.assigned_at;
+            job_entry.watch = Watch::begun(now);
         }
         job_entry.record.state = next;
         if is_over {

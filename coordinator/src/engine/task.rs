@@ -6,6 +6,7 @@ use crate::domain::limits::Limits;
 use crate::engine::clock::Clock;
 use crate::engine::handle::{EngineHandle, QUEUE, Request};
 use crate::engine::judging::{self, Judgement};
+use crate::engine::looking::{self, Looked};
 use crate::engine::state::{Effects, State};
 use crate::store::{Store, StoreError};
 use pgsoak_proto::id::AgentId;
@@ -34,6 +35,7 @@ struct Task {
     state: State,
     store: Store,
     judging: JoinSet<Judgement>,
+    looking: JoinSet<Looked>,
     judges: Arc<Semaphore>,
 }
 
@@ -62,6 +64,7 @@ pub async fn spawn(
         state,
         store,
         judging: JoinSet::new(),
+        looking: JoinSet::new(),
         judges: Arc::new(Semaphore::new(JUDGES)),
     };
     let join = tokio::spawn(task.run(shutdown).instrument(info_span!("engine")));
@@ -84,6 +87,10 @@ impl Task {
                     }
                     Err(error) => error!(%error, "a judgement did not come to an end"),
                 },
+                Some(looked) = self.looking.join_next() => match looked {
+                    Ok(looked) => self.state.looked(looked),
+                    Err(error) => error!(%error, "a look did not come to an end"),
+                },
                 request = self.requests.recv() => match request {
                     Some(request) => self.serve_round(request).await,
                     None => break,
@@ -98,8 +105,10 @@ impl Task {
                 break;
             }
             self.start_judging();
+            self.start_looking();
         }
         self.judging.shutdown().await;
+        self.looking.shutdown().await;
         self.last_words().await;
     }
 
@@ -236,6 +245,26 @@ impl Task {
                 judging::judge_run(&store, &view, &input).await
             };
             self.judging.spawn(judge.instrument(info_span!("judge", %run)));
+        }
+    }
+
+    /// Looks at jobs that go on, one after the other with the judgements: each holds the series of some jobs in memory.
+    fn start_looking(&mut self) {
+        let now = self.state.now();
+        self.state.conclude_again(now);
+        for (run, job) in self.state.looks_due(now) {
+            let Some(view) = self.state.view(run) else { continue };
+            let Some(input) = self.state.runs.get(&run).map(|entry| Arc::clone(&entry.input))
+            else {
+                continue;
+            };
+            let (store, judges) = (self.store.clone(), Arc::clone(&self.judges));
+            let look = async move {
+                // Never closed.
+                let _permit = judges.acquire_owned().await;
+                looking::look_at(&store, view, &input, job).await
+            };
+            self.looking.spawn(look.instrument(info_span!("look", %run, %job)));
         }
     }
 

@@ -20,6 +20,7 @@ impl State {
                     .unwrap_or_default(),
                 progress: job.progress.clone(),
                 why: job.why.clone(),
+                look: (job.watch.look.at_s > 0.0).then(|| job.watch.look.clone()),
             })
             .collect();
         Some(RunSnapshot { record: entry.record.clone(), jobs })

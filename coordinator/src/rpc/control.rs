@@ -88,6 +88,7 @@ pub(super) async fn snapshot(services: &Services, run: RunId) -> Result<RunSnaps
             record: job,
             progress: None,
             why: String::new(),
+            look: None,
         })
         .collect();
     Ok(RunSnapshot { record, jobs })

@@ -69,7 +69,9 @@ pub(super) fn run(snapshot: RunSnapshot) -> wire::RunView {
 }
 
 fn job(snapshot: JobSnapshot) -> wire::JobView {
-    let JobSnapshot { spec, record, agent, progress, why } = snapshot;
+    let JobSnapshot { spec, record, agent, progress, why, look } = snapshot;
+    let look = look.filter(|_| !record.state.is_over()).unwrap_or_default();
+    let is_looked_at = look.at_s > 0.0;
     let (place, outcome, reason) = match &record.state {
         JobState::Waiting { .. } => (wire::JobPlace::Waiting, None, why),
         JobState::Assigned { .. } => (wire::JobPlace::Assigned, None, String::new()),
@@ -94,6 +96,8 @@ fn job(snapshot: JobSnapshot) -> wire::JobView {
         reason,
         progress: progress.as_ref().map(Into::into),
         stored_sequence: record.stored_sequence,
+        standing: if is_looked_at { look.standing.label().to_owned() } else { String::new() },
+        standing_reason: look.reason,
     }
 }
 

@@ -10,6 +10,7 @@ mod cancel;
 mod crash;
 mod history;
 mod leases;
+mod looks;
 mod people;
 mod schedules;
 mod scripted;

@@ -42,6 +42,7 @@ pub fn limits() -> Limits {
         grace: Duration::from_millis(200),
         artifacts_wait: Duration::from_millis(1_500),
         refusal_pause: Duration::from_millis(100),
+        look_pause: Duration::from_millis(100),
         ..Limits::default()
     }
 }

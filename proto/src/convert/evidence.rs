@@ -225,15 +225,16 @@ impl From<&PhaseStarted> for wire::PhaseStarted {
 
 impl From<wire::PhaseEnded> for PhaseEnded {
     fn from(wire: wire::PhaseEnded) -> Self {
-        let wire::PhaseEnded { phase, operations, late_operations, max_lateness_us } = wire;
-        Self { phase, operations, late_operations, max_lateness_us }
+        let wire::PhaseEnded { phase, operations, late_operations, max_lateness_us, concluded } =
+            wire;
+        Self { phase, operations, late_operations, max_lateness_us, concluded }
     }
 }
 
 impl From<PhaseEnded> for wire::PhaseEnded {
     fn from(ended: PhaseEnded) -> Self {
-        let PhaseEnded { phase, operations, late_operations, max_lateness_us } = ended;
-        Self { phase, operations, late_operations, max_lateness_us }
+        let PhaseEnded { phase, operations, late_operations, max_lateness_us, concluded } = ended;
+        Self { phase, operations, late_operations, max_lateness_us, concluded }
     }
 }
 

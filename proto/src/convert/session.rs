@@ -111,6 +111,9 @@ impl TryFrom<wire::CoordinatorMessage> for CoordinatorMessage {
             Body::Cancel(wire::CancelJob { lease, reason }) => {
                 Self::Cancel(Refusal { lease: lease_from(lease).within("cancel")?, reason })
             }
+            Body::Conclude(wire::ConcludeJob { lease, reason }) => {
+                Self::Conclude(Refusal { lease: lease_from(lease).within("conclude")?, reason })
+            }
             Body::Release(wire::ReleaseJob { lease }) => {
                 Self::Release(lease_from(lease).within("release")?)
             }
@@ -150,6 +153,9 @@ impl From<CoordinatorMessage> for wire::CoordinatorMessage {
             }
             CoordinatorMessage::Cancel(Refusal { lease, reason }) => {
                 Body::Cancel(wire::CancelJob { lease: Some(lease.into()), reason })
+            }
+            CoordinatorMessage::Conclude(Refusal { lease, reason }) => {
+                Body::Conclude(wire::ConcludeJob { lease: Some(lease.into()), reason })
             }
             CoordinatorMessage::Release(lease) => {
                 Body::Release(wire::ReleaseJob { lease: Some(lease.into()) })

@@ -10,7 +10,8 @@ use crate::table::Table;
 use pgsoak_proto::job::{BuildRef, OnLost, PostgresRef, Tool};
 use std::{collections::BTreeMap, time::Duration};
 
-const PLAN_KEYS: [&str; 7] = ["name", "about", "defaults", "job", "floor", "seed", "hard_end"];
+const PLAN_KEYS: [&str; 8] =
+    ["name", "about", "defaults", "job", "floor", "seed", "hard_end", "stop_when_proven"];
 const JOB_KEYS: [&str; 15] = [
     "workload",
     "tool",
@@ -76,6 +77,7 @@ fn read(top: Table<'_, '_>) -> Option<Plan> {
             })
             .collect(),
         floor: top.get("floor").and_then(|entry| entry.table()).map(floor).unwrap_or_default(),
+        stop_when_proven: top.get("stop_when_proven").and_then(|e| e.flag()).unwrap_or(false),
     })
 }
 

@@ -251,6 +251,8 @@ impl Agent {
                     return Some(AgentMessage::CancelAcknowledged(lease));
                 }
             }
+            // Scripted evidence proves nothing.
+            CoordinatorMessage::Conclude(_) => {}
             CoordinatorMessage::Release(lease) => {
                 if let Some(held) = self.held.remove(&lease) {
                     assert!(!held.is_running, "{lease:?} was released while it ran");
