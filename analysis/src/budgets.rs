@@ -18,7 +18,10 @@ use std::collections::BTreeMap;
 const GRACE_BYTES: f64 = 16384.0;
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum What {
     /// At rest after the phase, less before; loop phases: the largest of their sessions.
     Growth,

@@ -5,12 +5,15 @@
 //! scale with a margin of 5 % and a moderated variance; a single pair is `can't tell` at most. Growth at rest is listed.
 
 mod figures;
+mod keyed;
+mod metrics;
 mod moderated;
 mod rows;
 mod sets;
 mod verdict_of_rows;
 
 pub use figures::JobFigures;
+pub use metrics::{JobPoint, MetricName};
 pub use sets::{Set, SetComparison, SetRow, Side, compare_sets};
 
 use crate::budgets::What;

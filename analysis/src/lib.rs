@@ -3,8 +3,9 @@
 //! Floors, lowest first: `result` (what programs read), `stats` · `change_points` (a figure over releases), `figures` (for people) · `trend` (growth over time) · `judge` (series
 //! from anywhere) · `stack` (names, fingerprints, owners) · `valgrind`, `heap` (a tool's text to records) · `massif` ·
 //! `evidence` (frames to what a verdict reads) · `rounds` · `leaks`, `budgets`, `checks`, `ledger` (one line of evidence each) ·
-//! `sites` (heaptrack, massif) · `facts` (all lines of all jobs) · `over_time` (growth of processes) · `sequential` (while it goes on), `compare` (candidate
-//! against baseline) · `verdict` (their combination) · `report`.
+//! `sites` (heaptrack, massif) · `facts` (all lines of all jobs) · `over_time` (growth of processes) ·
+//! `sequential` (while it goes on), `compare` (candidate against baseline) · `releases` (figures over releases) ·
+//! `verdict` (their combination) · `report`.
 
 pub mod budgets;
 pub mod change_points;
@@ -19,6 +20,7 @@ pub mod leaks;
 pub mod ledger;
 pub mod massif;
 pub mod over_time;
+pub mod releases;
 pub mod report;
 pub mod result;
 pub mod rounds;

@@ -28,7 +28,10 @@ const SHORTEST_S: f64 = 3_600.0 * 0.98;
 const ALIKE: f64 = 0.01;
 
 /// Whose series.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Whose {
     /// Backends of a loop's workers.
     Workers,

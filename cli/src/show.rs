@@ -2,6 +2,7 @@
 
 pub mod comparison;
 pub mod progress;
+pub mod releases;
 pub mod result;
 pub mod runs;
 pub mod schedules;

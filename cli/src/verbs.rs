@@ -4,6 +4,7 @@ mod agent;
 mod agents;
 mod artifacts;
 mod backup;
+mod baseline;
 mod cancel;
 mod check;
 mod compare;
@@ -21,6 +22,7 @@ mod runs;
 mod samples;
 mod schedule;
 mod submit;
+mod trend;
 mod watch;
 
 use crate::args::{Listing, OneRun, Where};
@@ -70,6 +72,10 @@ pub enum Verb {
     Samples(samples::SamplesArgs),
     /// Say whether a run or a release is worse than an earlier one.
     Compare(compare::CompareArgs),
+    /// Show how the figures of a workload went over releases, and where they changed.
+    Trend(trend::TrendArgs),
+    /// Set what runs are compared with when their plan has no baseline arm.
+    Baseline(baseline::BaselineArgs),
     /// Stop a run: no process of its jobs is left afterwards.
     Cancel(cancel::CancelArgs),
     /// Run plans by a calendar: nightly, weekly, only in windows, only new builds.
@@ -125,6 +131,8 @@ pub fn dispatch(cli: Cli) -> u8 {
             Verb::Report(args) => report::run(args).await,
             Verb::Samples(args) => samples::run(args).await,
             Verb::Compare(args) => compare::run(args).await,
+            Verb::Trend(args) => trend::run(args).await,
+            Verb::Baseline(args) => baseline::run(args).await,
             Verb::Cancel(args) => cancel::run(args).await,
             Verb::Schedule(args) => schedule::run(args).await,
             Verb::Agents(args) => agents::run(args).await,

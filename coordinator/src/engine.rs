@@ -4,11 +4,13 @@
 //! only when it is durable are messages sent and callers answered: nobody ever hears of a step that a crash could undo.
 
 pub mod clock;
+pub mod comparing;
 pub mod expansion;
 pub mod handle;
 pub mod judging;
 pub(crate) mod looking;
 pub mod schedules;
+pub mod stored;
 pub mod task;
 
 mod look;

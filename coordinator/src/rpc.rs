@@ -14,4 +14,5 @@ mod schedules;
 mod session;
 mod status;
 mod submit;
+mod trend;
 mod view;

@@ -1,6 +1,7 @@
 //! What a comparison needs of one job: a handful of figures, so that the evidence of many runs need not be held at once.
 
 use crate::budgets::What;
+use crate::compare::keyed;
 use crate::evidence::JobEvidence;
 use crate::facts::{Facts, gather_jobs};
 use crate::over_time::{Whose, levels, over_time};
@@ -10,6 +11,7 @@ use pgsoak_proto::evidence::LeakKind;
 use pgsoak_proto::id::RunId;
 use pgsoak_proto::job::{Arm, Outcome, Tool};
 use pgsoak_workloads::workload::{Budget, Phase, Workload};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Name of the growth of all contexts.
@@ -17,8 +19,8 @@ pub(super) const CONTEXTS: &str = "memory contexts";
 /// Name of the growth of RssAnon.
 pub(super) const ANONYMOUS: &str = "RssAnon";
 
-/// The figures of one job.
-#[derive(Clone, Debug)]
+/// The figures of one job. A function of its evidence, kept by the store so that a comparison need not read that again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobFigures {
     /// Its run.
     pub run: RunId,
@@ -45,21 +47,26 @@ pub struct JobFigures {
     /// Names of the phases, in order.
     pub(super) phases: Vec<String>,
     /// By phase and slot.
+    #[serde(with = "keyed")]
     pub(super) levels: BTreeMap<(String, String), f64>,
     /// By phase and whose: slope and threshold, bytes per second.
+    #[serde(with = "keyed")]
     pub(super) drifts: BTreeMap<(String, Whose), (f64, f64)>,
     /// By phase and what grows.
+    #[serde(with = "keyed")]
     pub(super) rates: BTreeMap<(String, String), Rate>,
     /// By phase and what: bytes, and the budget.
+    #[serde(with = "keyed")]
     pub(super) amounts: BTreeMap<(String, What), (f64, Option<f64>)>,
     /// By phase, kind and fingerprint.
+    #[serde(with = "keyed")]
     pub(super) stacks: BTreeMap<(String, LeakKind, String), Stack>,
     /// Phases whose leak checks were judged.
     pub(super) checked: BTreeSet<String>,
 }
 
 /// Growth per operation of one subject.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Rate {
     pub(super) slope: f64,
     pub(super) half_width: f64,
@@ -69,7 +76,7 @@ pub(super) struct Rate {
 }
 
 /// A stack of memcheck that grows in proportion to the operations.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Stack {
     pub(super) bytes_per_operation: f64,
     pub(super) function: String,

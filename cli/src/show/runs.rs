@@ -2,6 +2,7 @@
 
 use crate::show::words;
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use pgsoak_analysis::compare::SetComparison;
 use pgsoak_proto::job::{Outcome, Tool};
 use pgsoak_proto::wire;
 use serde_json::{Value, json};
@@ -113,11 +114,39 @@ pub fn detail(detail: &wire::RunDetail) -> String {
         let reason = if pin.text.is_empty() { "no reason given" } else { &pin.text };
         row("Pinned", &format!("{} ({reason})", words::time(pin.at_unix_us)));
     }
+    match (against(detail), &detail.baseline) {
+        (Some(against), _) => row(
+            "Against",
+            &format!(
+                "{} ({}): {}",
+                against.comparison.before.label, against.why, against.comparison.sentence
+            ),
+        ),
+        (None, Some(choice)) => row(
+            "Baseline",
+            &format!(
+                "{} ({}); compare: pgsoak compare {} {}",
+                choice.target, choice.why, choice.target, run.run_id
+            ),
+        ),
+        (None, None) => {}
+    }
     for note in &detail.notes {
         row("Note", &format!("{}: {}", words::time(note.at_unix_us), note.text));
     }
     out.push_str(&format!("\n{}\n", jobs(run)));
     out
+}
+
+/// What a run was compared with when it was judged.
+#[derive(serde::Deserialize)]
+struct Against {
+    why: String,
+    comparison: SetComparison,
+}
+
+fn against(detail: &wire::RunDetail) -> Option<Against> {
+    serde_json::from_str(&detail.against_json).ok()
 }
 
 fn jobs(run: &wire::RunView) -> Table {
@@ -227,6 +256,13 @@ pub fn detail_json(detail: &wire::RunDetail) -> Value {
         let jobs = json(run).get("jobs").cloned().unwrap_or_default();
         object.insert("jobs".to_owned(), jobs);
         object.insert("notes".to_owned(), Value::Array(detail.notes.iter().map(remark).collect()));
+        let against: Value = serde_json::from_str(&detail.against_json).unwrap_or_default();
+        object.insert("against".to_owned(), against);
+        let baseline = detail.baseline.as_ref().map_or(
+            Value::Null,
+            |choice| json!({"target": choice.target, "plan": choice.plan, "why": choice.why}),
+        );
+        object.insert("baseline".to_owned(), baseline);
         object.insert("pin".to_owned(), detail.pin.as_ref().map_or(Value::Null, remark));
     }
     value

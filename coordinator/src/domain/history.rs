@@ -2,6 +2,7 @@
 
 use crate::domain::record::RunRecord;
 use crate::domain::time::UnixUs;
+use pgsoak_analysis::compare::SetComparison;
 use pgsoak_analysis::result::Verdict;
 use pgsoak_proto::id::RunId;
 use pgsoak_proto::job::{Arm, BuildRef, JobSpec, Tool};
@@ -78,6 +79,15 @@ pub enum BaselineOf {
     Run(RunId),
     /// The jobs of every run that ran this build as candidate or baseline.
     Build(BuildRef),
+}
+
+/// What a run was compared with when it was judged, and what came of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Against {
+    /// Why this baseline.
+    pub why: String,
+    /// The baseline before, the run after.
+    pub comparison: SetComparison,
 }
 
 /// A leak signature: a stack that was found to lose memory, wherever it was seen.

@@ -2,11 +2,14 @@
 //!
 //! A pure function of what is stored, so it can be done again (`replay`) and gives the same bytes.
 
+use crate::domain::history::Against;
 use crate::domain::job::JobState;
 use crate::domain::record::RunInput;
+use crate::engine::comparing;
 use crate::engine::handle::{JobSnapshot, RunSnapshot};
 use crate::store::Store;
 use crate::store::run_db::StoredFrame;
+use pgsoak_analysis::compare::JobFigures;
 use pgsoak_analysis::evidence::{AttemptEvidence, JobEvidence, RunEvidence};
 use pgsoak_analysis::result::{Detects, RunResult, Verdict};
 use pgsoak_analysis::{report, verdict};
@@ -33,6 +36,10 @@ pub struct Judgement {
     pub sentence: String,
     /// The whole result, as it is stored and printed.
     pub json: String,
+    /// What the history keeps of its jobs.
+    pub figures: Vec<JobFigures>,
+    /// What it was compared with, where its plan has no arm for that.
+    pub against: Option<Against>,
 }
 
 /// Why a run cannot be judged.
@@ -48,24 +55,33 @@ pub enum JudgeError {
 
 /// Judges a run. One that cannot be judged is `invalid`, and says why: it is over all the same.
 pub async fn judge_run(store: &Store, run: &RunSnapshot, input: &RunInput) -> Judgement {
-    match result_of(store, run, input).await {
-        Ok(result) => Judgement {
-            run: run.record.run,
-            verdict: result.verdict,
-            sentence: result.sentence.clone(),
-            json: report::to_json(&result),
-        },
+    let (result, figures) = match result_and_figures(store, run, input).await {
+        Ok(judged) => judged,
         Err(error) => {
             error!(run = %run.record.run, %error, "the run cannot be judged");
-            let result = unjudged(run, &error);
-            Judgement {
-                run: run.record.run,
-                verdict: result.verdict,
-                sentence: result.sentence.clone(),
-                json: report::to_json(&result),
-            }
+            (unjudged(run, &error), Vec::new())
         }
+    };
+    Judgement {
+        run: run.record.run,
+        verdict: result.verdict,
+        sentence: result.sentence.clone(),
+        json: report::to_json(&result),
+        against: comparing::against(store, run, &figures).await,
+        figures,
     }
+}
+
+async fn result_and_figures(
+    store: &Store,
+    run: &RunSnapshot,
+    input: &RunInput,
+) -> Result<(RunResult, Vec<JobFigures>), JudgeError> {
+    let evidence = evidence_of(store, run, input).await?;
+    let judged = tokio::task::spawn_blocking(move || {
+        (verdict::judge(&evidence), evidence.jobs.iter().map(JobFigures::of).collect())
+    });
+    judged.await.map_err(|error| JudgeError::Broke(error.to_string()))
 }
 
 /// The result of a run, from its stored evidence.

@@ -5,6 +5,7 @@ use crate::domain::job::{JobEvent, JobState};
 use crate::domain::record::{JobRecord, RunRecord};
 use crate::domain::run::{RunEvent, RunState};
 use crate::engine::handle::{Submission, Submitted};
+use crate::engine::judging::Judgement;
 use crate::engine::state::State;
 use pgsoak_proto::id::{JobId, RunId};
 use pgsoak_proto::job::JobSpec;
@@ -99,20 +100,19 @@ impl State {
     }
 
     /// The evidence of a run was judged.
-    pub(crate) fn judged(
-        &mut self,
-        run: RunId,
-        verdict: pgsoak_analysis::result::Verdict,
-        sentence: String,
-        json: &str,
-    ) {
+    pub(crate) fn judged(&mut self, judgement: Judgement) {
+        let Judgement { run, verdict, sentence, json, figures, against } = judgement;
         if let Some(entry) = self.runs.get_mut(&run) {
             entry.is_being_judged = false;
         }
-        self.effects.batch.result(run, json);
+        self.effects.batch.result(run, &json);
         if let Some(view) = self.view(run) {
             let jobs = view.jobs.iter().map(|job| (&job.spec, job.agent.as_str()));
             self.effects.batch.facts(run, &RunFacts::of(jobs));
+            self.effects.batch.figures(run, view.record.submitted_at.0, &figures);
+        }
+        if let Some(against) = &against {
+            self.effects.batch.against(run, against);
         }
         info!(%run, ?verdict, sentence, "a run was judged");
         self.step_run(run, RunEvent::Judged { verdict, sentence });

@@ -82,9 +82,7 @@ impl Task {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(judged) = self.judging.join_next() => match judged {
-                    Ok(Judgement { run, verdict, sentence, json }) => {
-                        self.state.judged(run, verdict, sentence, &json);
-                    }
+                    Ok(judgement) => self.state.judged(judgement),
                     Err(error) => error!(%error, "a judgement did not come to an end"),
                 },
                 Some(looked) = self.looking.join_next() => match looked {

@@ -1,7 +1,8 @@
 //! `Control`: what people and programs ask.
 
 use crate::domain::short_id;
-use crate::engine::handle::{JobSnapshot, RunSnapshot, Submission};
+use crate::engine::handle::{RunSnapshot, Submission};
+use crate::engine::stored;
 use crate::rpc::server::Services;
 use crate::rpc::status::OrStatus as _;
 use crate::rpc::{backup, evidence, report, submit, view};
@@ -9,7 +10,7 @@ use pgsoak_proto::id::{JobId, RunId};
 use pgsoak_proto::job::JobSpec;
 use pgsoak_proto::wire;
 use pgsoak_proto::wire::control_server::Control;
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -63,35 +64,10 @@ pub(super) async fn snapshot(services: &Services, run: RunId) -> Result<RunSnaps
     if let Some(live) = services.engine.view(run).await.or_status()? {
         return Ok(live);
     }
-    let record = services
-        .store
-        .run(run)
+    stored::snapshot(&services.store, run)
         .await
         .or_status()?
-        .ok_or_else(|| Status::not_found(format!("there is no run {run}")))?;
-    let agents = services.engine.agents().await.or_status()?;
-    let names: HashMap<_, _> =
-        agents.into_iter().map(|agent| (agent.record.agent, agent.record.name)).collect();
-    let jobs = services
-        .store
-        .jobs(&record)
-        .await
-        .or_status()?
-        .into_iter()
-        .map(|(spec, job)| JobSnapshot {
-            agent: job
-                .state
-                .tenure()
-                .and_then(|tenure| names.get(&tenure.agent).cloned())
-                .unwrap_or_default(),
-            spec,
-            record: job,
-            progress: None,
-            why: String::new(),
-            look: None,
-        })
-        .collect();
-    Ok(RunSnapshot { record, jobs })
+        .ok_or_else(|| Status::not_found(format!("there is no run {run}")))
 }
 
 fn job_id(text: &str) -> Result<JobId, Status> {

@@ -1,13 +1,16 @@
-//! `History`: past runs by filter, notes and pins.
+//! `History`: past runs by filter, notes and pins, comparisons, baselines.
 
 use crate::decide::find::{Filter, Page, Sort};
-use crate::domain::history::{MAX_NOTES, MAX_TEXT, Remark, RunLine};
+use crate::domain::history::{Baseline, BaselineOf, MAX_NOTES, MAX_TEXT, Remark, RunLine};
 use crate::domain::time::UnixUs;
+use crate::engine::comparing;
 use crate::rpc::server::Services;
 use crate::rpc::status::OrStatus as _;
-use crate::rpc::{control, view};
+use crate::rpc::{control, trend, view};
 use crate::store::catalogue::Batch;
+use pgsoak_analysis::compare::{Set, compare_sets};
 use pgsoak_proto::id::RunId;
+use pgsoak_proto::job::InvalidBuild;
 use pgsoak_proto::wire;
 use pgsoak_proto::wire::history_server::History;
 use tonic::{Request, Response, Status};
@@ -15,6 +18,8 @@ use tonic::{Request, Response, Status};
 /// Runs in a page that asks for none in particular.
 const PAGE: usize = 50;
 const MAX_PAGE: usize = 1_000;
+/// Runs of a build in a comparison that asks for none in particular.
+const COMPARED: usize = 20;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -36,6 +41,11 @@ impl HistoryService {
         let line = self.services.store.line(run).ok_or_else(|| {
             Status::not_found(format!("the history does not have run {run}: its record is damaged"))
         })?;
+        let store = &self.services.store;
+        let against = store.against(run).await.or_status()?;
+        let against = against.map(|found| serde_json::to_string(&found)).transpose();
+        let against = against.map_err(|error| Status::internal(error.to_string()))?;
+        let baseline = comparing::baseline_of(store, &line).await.or_status()?;
         let remark =
             |remark: &Remark| wire::Remark { at_unix_us: remark.at.0, text: remark.text.clone() };
         Ok(wire::RunDetail {
@@ -43,7 +53,49 @@ impl HistoryService {
             run: Some(view::run(snapshot)),
             notes: line.annotations.notes.iter().map(remark).collect(),
             pin: line.annotations.pin.as_ref().map(remark),
+            against_json: against.unwrap_or_default(),
+            baseline: baseline.map(|chosen| wire::BaselineChoice {
+                target: target(&chosen.of),
+                plan: chosen.plan,
+                why: chosen.why,
+            }),
         })
+    }
+
+    /// The side of a comparison that somebody means.
+    async fn side(&self, name: &str, plan: &str, most_runs: usize) -> Result<Set, Status> {
+        let store = &self.services.store;
+        match self.baseline_named(name).await? {
+            BaselineOf::Build(build) => {
+                comparing::set_of_build(store, &build, plan, most_runs).await.or_status()
+            }
+            BaselineOf::Run(run) => comparing::set_of_run(store, run).await.or_status(),
+        }
+    }
+
+    /// A run or a build, as people write it.
+    async fn baseline_named(&self, name: &str) -> Result<BaselineOf, Status> {
+        let is_build =
+            name.contains('@') || name.contains(':') || name == "system" || name == "vanilla";
+        if !is_build {
+            return self.find(name).await.map(BaselineOf::Run);
+        }
+        name.parse()
+            .map(BaselineOf::Build)
+            .map_err(|error: InvalidBuild| Status::invalid_argument(error.to_string()))
+    }
+
+    async fn list_of_baselines(&self) -> Result<Response<wire::ListBaselinesResponse>, Status> {
+        let baselines = self.services.store.baselines().await.or_status()?;
+        let view = |baseline: Baseline| wire::BaselineView {
+            target: target(&baseline.of),
+            plan: baseline.plan,
+            reason: baseline.reason,
+            set_at_unix_us: baseline.set_at.0,
+        };
+        Ok(Response::new(wire::ListBaselinesResponse {
+            baselines: baselines.into_iter().map(view).collect(),
+        }))
     }
 
     fn remark(&self, text: String) -> Result<Remark, Status> {
@@ -54,6 +106,13 @@ impl HistoryService {
             )));
         }
         Ok(Remark { at: self.services.engine.now(), text })
+    }
+}
+
+fn target(of: &BaselineOf) -> String {
+    match of {
+        BaselineOf::Run(run) => run.to_string(),
+        BaselineOf::Build(build) => build.to_string(),
     }
 }
 
@@ -201,5 +260,85 @@ impl History for HistoryService {
         batch.pin(run, pin);
         self.services.store.commit(batch).await.or_status()?;
         self.detail(run).await.map(Response::new)
+    }
+
+    async fn get_trend(
+        &self,
+        request: Request<wire::GetTrendRequest>,
+    ) -> Result<Response<wire::GetTrendResponse>, Status> {
+        trend::trend(&self.services, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn compare_runs(
+        &self,
+        request: Request<wire::CompareRunsRequest>,
+    ) -> Result<Response<wire::CompareRunsResponse>, Status> {
+        let wire::CompareRunsRequest { before, after, limit, plan } = request.into_inner();
+        let most_runs = match usize::try_from(limit) {
+            Ok(0) => COMPARED,
+            Ok(limit) if limit <= MAX_PAGE => limit,
+            _ => {
+                return Err(Status::invalid_argument(format!(
+                    "limit is {limit}; at most {MAX_PAGE} runs of a build are compared"
+                )));
+            }
+        };
+        let before = self.side(&before, &plan, most_runs).await?;
+        let after = self.side(&after, &plan, most_runs).await?;
+        let compared = tokio::task::spawn_blocking(move || {
+            serde_json::to_string(&compare_sets(&before, &after))
+        });
+        let json = compared
+            .await
+            .map_err(|error| Status::internal(format!("the comparison broke off: {error}")))?
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(wire::CompareRunsResponse { json }))
+    }
+
+    async fn set_baseline(
+        &self,
+        request: Request<wire::SetBaselineRequest>,
+    ) -> Result<Response<wire::ListBaselinesResponse>, Status> {
+        let wire::SetBaselineRequest { plan, target, reason } = request.into_inner();
+        let reason = reason.trim().to_owned();
+        if reason.is_empty() {
+            return Err(Status::invalid_argument("a baseline needs a reason"));
+        }
+        let Remark { at, text: reason } = self.remark(reason)?;
+        let of = self.baseline_named(&target).await?;
+        // What is not there, or cannot be compared with, is refused now and not in the night.
+        self.side(&target, "", 1).await?;
+        let mut batch = Batch::default();
+        batch.baseline(&Baseline { plan, of, reason, set_at: at });
+        self.services.store.commit(batch).await.or_status()?;
+        self.list_of_baselines().await
+    }
+
+    async fn clear_baseline(
+        &self,
+        request: Request<wire::ClearBaselineRequest>,
+    ) -> Result<Response<wire::ListBaselinesResponse>, Status> {
+        let wire::ClearBaselineRequest { plan } = request.into_inner();
+        let known = self.services.store.baselines().await.or_status()?;
+        if !known.iter().any(|baseline| baseline.plan == plan) {
+            return Err(Status::not_found(match plan.as_str() {
+                "" => "no baseline is set for all plans; `pgsoak baseline show` lists what is set"
+                    .to_owned(),
+                plan => format!(
+                    "no baseline is set for plan {plan}; `pgsoak baseline show` lists what is set"
+                ),
+            }));
+        }
+        let mut batch = Batch::default();
+        batch.no_baseline(&plan);
+        self.services.store.commit(batch).await.or_status()?;
+        self.list_of_baselines().await
+    }
+
+    async fn list_baselines(
+        &self,
+        _request: Request<wire::ListBaselinesRequest>,
+    ) -> Result<Response<wire::ListBaselinesResponse>, Status> {
+        self.list_of_baselines().await
     }
 }

@@ -1,6 +1,7 @@
 //! The one table of status codes: what went wrong, as gRPC says it.
 
 use crate::domain::short_id::FindRunError;
+use crate::engine::comparing::SetError;
 use crate::engine::handle::{EngineGone, HelloRefused};
 use crate::engine::judging::JudgeError;
 use crate::store::StoreError;
@@ -94,6 +95,17 @@ impl IntoStatus for StoreError {
 impl IntoStatus for JudgeError {
     fn into_status(self) -> Status {
         Status::internal(cut(&self.to_string()))
+    }
+}
+
+impl IntoStatus for SetError {
+    fn into_status(self) -> Status {
+        match self {
+            Self::Unfinished(_) => Status::failed_precondition(self.to_string()),
+            Self::Unknown(_) | Self::NoRuns(_) => Status::not_found(self.to_string()),
+            Self::Store(error) => error.into_status(),
+            Self::Judge(error) => error.into_status(),
+        }
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) mod check;
 mod history;
 mod keys;
 mod schedules;
+mod summaries;
 
 /// Added to the last fence when a copy is restored: leases that were given after the copy was made never look new.
 const FENCES_UNKNOWN: u64 = 1 << 32;

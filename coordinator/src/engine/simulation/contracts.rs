@@ -2,6 +2,7 @@
 
 use crate::domain::job::JobState;
 use crate::domain::run::RunState;
+use crate::engine::judging::Judgement;
 use crate::engine::simulation::agent::frame;
 use crate::engine::simulation::world::World;
 use crate::store::run_db::StoredFrame;
@@ -35,7 +36,14 @@ impl World {
                 }
             }
             if let Some(state) = &mut self.state {
-                state.judged(run, Verdict::Pass, "pass".to_owned(), "{}");
+                state.judged(Judgement {
+                    run,
+                    verdict: Verdict::Pass,
+                    sentence: "pass".to_owned(),
+                    json: "{}".to_owned(),
+                    figures: Vec::new(),
+                    against: None,
+                });
                 if !self.carry_out() {
                     return;
                 }

@@ -1,15 +1,17 @@
 //! Looks at every record of a catalogue: does its checksum agree, does it parse.
 
 use crate::domain::alert::Alert;
-use crate::domain::history::{Annotations, Baseline, RunFacts, Signature};
+use crate::domain::history::{Against, Annotations, Baseline, RunFacts, Signature};
 use crate::domain::record::{
     AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord, SpecRecord,
 };
 use crate::domain::schedule::ScheduleRecord;
 use crate::store::StoreError;
+use crate::store::catalogue::summaries::{Figures, unpack};
 use crate::store::catalogue::{keys, parse};
 use crate::store::open::SyncedDb;
 use crate::store::value;
+use pgsoak_analysis::releases::RunPoints;
 use pgsoak_proto::id::{JobId, RunId};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -54,6 +56,10 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     parse(bytes).map_err(|damage| damage.to_string())
 }
 
+fn packed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    unpack(bytes).map_err(|damage| damage.to_string())
+}
+
 impl CheckedCatalogue {
     fn add(&mut self, key: &[u8], bytes: &[u8]) -> Result<(), String> {
         match key.first() {
@@ -93,6 +99,9 @@ impl CheckedCatalogue {
                 Some(b'a') => drop(read::<Annotations>(bytes)?),
                 Some(b'b') => drop(read::<Baseline>(bytes)?),
                 Some(b'g') => drop(read::<Signature>(bytes)?),
+                Some(b's') => drop(packed::<Figures>(bytes)?),
+                Some(b't') => drop(packed::<RunPoints>(bytes)?),
+                Some(b'c') => drop(packed::<Against>(bytes)?),
                 _ => return Err("nobody knows what it is".to_owned()),
             },
             _ => return Err("nobody knows what it is".to_owned()),

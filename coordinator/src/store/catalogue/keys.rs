@@ -19,6 +19,8 @@ pub(super) const SIGNATURES: &[u8] = b"Hg";
 pub(super) const SCHEDULES: &[u8] = b"Sr";
 /// Prefix of all alerts.
 pub(super) const ALERTS: &[u8] = b"A";
+/// Prefix of the points of all trends.
+pub(super) const POINTS: &[u8] = b"Ht";
 
 /// Names a record.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +43,9 @@ pub(super) enum Key<'a> {
     ScheduleFiles(ScheduleId),
     /// By time; the number tells those of one moment apart.
     Alert(UnixUs, u32),
+    Figures(RunId),
+    Points(&'a str, RunId),
+    Against(RunId),
 }
 
 impl Key<'_> {
@@ -63,6 +68,11 @@ impl Key<'_> {
             Self::Facts(run) => join(b'H', &[b"f", run.as_bytes()]),
             Self::Annotations(run) => join(b'H', &[b"a", run.as_bytes()]),
             Self::Baseline(plan) => join(b'H', &[b"b", plan.as_bytes()]),
+            Self::Figures(run) => join(b'H', &[b"s", run.as_bytes()]),
+            Self::Points(workload, run) => {
+                join(b'H', &[b"t", workload.as_bytes(), &[0], run.as_bytes()])
+            }
+            Self::Against(run) => join(b'H', &[b"c", run.as_bytes()]),
             Self::Signature(fingerprint) => join(b'H', &[b"g", fingerprint.as_bytes()]),
             Self::Schedule(schedule) => join(b'S', &[b"r", schedule.as_bytes()]),
             Self::ScheduleFiles(schedule) => join(b'S', &[b"f", schedule.as_bytes()]),
@@ -82,6 +92,17 @@ fn join(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
 /// Prefix of the artifacts of a run.
 pub(super) fn artifacts_of(run: RunId) -> Vec<u8> {
     join(b'x', &[run.as_bytes()])
+}
+
+/// Prefix of the points of a workload: of its runs, oldest first.
+pub(super) fn points_of(workload: &str) -> Vec<u8> {
+    join(b'H', &[b"t", workload.as_bytes(), &[0]])
+}
+
+/// The workload of a key under [`POINTS`], piece number included or not.
+pub(super) fn workload_of(key: &[u8]) -> Option<String> {
+    let name = key.strip_prefix(POINTS)?.split(|byte| *byte == 0).next()?;
+    String::from_utf8(name.to_owned()).ok()
 }
 
 /// The run of a key under [`RUNS`], piece number included.
@@ -119,6 +140,12 @@ fn describe_history(key: &[u8]) -> String {
         Some(b'a') => "notes and pin of run",
         Some(b'b') => return "baseline of a plan".to_owned(),
         Some(b'g') => return "leak signature".to_owned(),
+        Some(b's') => "figures of run",
+        Some(b'c') => "comparison of run",
+        Some(b't') => {
+            let workload = workload_of(key).unwrap_or_default();
+            return format!("a point of workload {workload}");
+        }
         _ => "history record",
     };
     match key.get(1..).and_then(run_of) {

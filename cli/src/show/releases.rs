@@ -1,0 +1,77 @@
+//! Figures over releases: a table a series, the change points under it.
+
+use crate::show::words;
+use comfy_table::{ContentArrangement, Table, presets};
+use pgsoak_analysis::releases::{ReleaseSeries, ReleaseTrend};
+use std::io::IsTerminal;
+
+/// Everything that a person wants to see.
+pub fn text(trend: &ReleaseTrend) -> String {
+    if trend.series.is_empty() {
+        return format!(
+            "{}: of {} runs none has such a figure; leave filters out to see what there is\n",
+            trend.workload, trend.runs
+        );
+    }
+    let mut out = format!("{} over {} runs\n", trend.workload, trend.runs);
+    let mut changes = String::new();
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["Figure", "Build", "Jobs", "Median", "Least", "Most", "Last run", "When"]);
+    if !std::io::stdout().is_terminal() {
+        table.set_width(180);
+    }
+    for series in &trend.series {
+        let mut name = name(series);
+        for of in &series.releases {
+            table.add_row([
+                std::mem::take(&mut name),
+                of.build.clone(),
+                of.values.to_string(),
+                words::bytes(of.median),
+                words::bytes(of.least),
+                words::bytes(of.most),
+                of.last_run.to_string(),
+                words::time(of.last_at_unix_us),
+            ]);
+        }
+        for change in &series.changes {
+            changes.push_str(&format!(
+                "{}: {} before, {} from {} on (run {})\n",
+                self::name(series),
+                words::bytes(change.before),
+                words::bytes(change.after),
+                change.build,
+                change.run
+            ));
+        }
+    }
+    out.push_str(&format!("{table}\n"));
+    match changes.is_empty() {
+        true => out.push_str("No figure changed its level.\n"),
+        false => out.push_str(&format!("\nChanges of level\n{changes}")),
+    }
+    out
+}
+
+fn name(series: &ReleaseSeries) -> String {
+    let mut name = String::new();
+    if !series.metric.phase.is_empty() {
+        name.push_str(&format!("{} / ", series.metric.phase));
+    }
+    if !series.metric.subject.is_empty() {
+        name.push_str(&format!("{}, ", series.metric.subject));
+    }
+    name.push_str(match series.metric.what.as_str() {
+        "bytes_per_operation" => "per operation",
+        "bytes_per_second" => "per second",
+        "lost_bytes_per_operation" => "lost per operation",
+        "kept_bytes_per_operation" => "kept per operation",
+        "growth" => "growth at rest",
+        "residual" => "left after the drop",
+        other => other,
+    });
+    format!("{name} ({})", series.tool)
+}
