@@ -185,9 +185,8 @@ fn blackouts_are_quiet_and_shifted_only_where_asked() {
     assert_eq!((kept.starts.len(), kept.alerts.len()), (5, 0));
     // As soon as it is over.
     let (tick, at) = kept.starts[2];
-    assert_eq!(at, NEW_YEAR.plus(days(5) + Duration::from_secs(60)).max(at));
+    assert_eq!(at, NEW_YEAR.plus(days(5)));
     assert_eq!(tick, NEW_YEAR.plus(days(4) + HOUR * 22));
-    assert!(at.since(NEW_YEAR.plus(days(5))) <= Duration::from_secs(60));
 }
 
 #[test]
