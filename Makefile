@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. Both install what is missing, on a machine with nothing but Rust and Debian.
-.PHONY: demo test torture setup builds release lint bench
+.PHONY: demo test torture setup builds release lint bench verdict-real
 
 TVIEWS_NEW := 0.1.0-beta.34
 TVIEWS_OLD := 0.1.0-beta.20
@@ -48,3 +48,8 @@ torture: setup builds
 # 500 fresh seeds of a fleet in virtual time. PGSOAK_SEED=N replays one.
 simulate:
 	PGSOAK_SEEDS=500 cargo test -p pgsoak-coordinator --lib simulation -- --nocapture --test-threads=1
+
+# The verdict on real servers: planted leaks at 1, 2 and 4 times the limits, ten healthy soaks of two kinds, one build against itself,
+# one release against another. About half an hour.
+verdict-real: setup builds release
+	deploy/verdict-real.sh

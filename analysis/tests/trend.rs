@@ -171,11 +171,16 @@ fn spoilt(spoil: impl Fn(&mut Vec<f64>, &mut Vec<f64>)) -> Trend {
 fn missing_or_broken_evidence_never_passes() {
     type Spoil = fn(&mut Vec<f64>, &mut Vec<f64>);
     assert_eq!(spoilt(|_, _| {}).verdict, Verdict::Pass);
-    let cases: [(&str, Spoil, &str); 12] = [
+    let cases: [(&str, Spoil, &str); 13] = [
         ("empty", |t, y| (t.clear(), y.clear()).0, "no two readings"),
         ("one reading", |t, y| (t.truncate(1), y.truncate(1)).0, "no two readings"),
         ("two readings", |t, y| (t.truncate(2), y.truncate(2)).0, "2 readings"),
-        ("short", |t, y| (t.truncate(179), y.truncate(179)).0, "at least 180"),
+        ("short", |t, y| (t.truncate(95), y.truncate(95)).0, "at least 180"),
+        (
+            "too short to pass",
+            |t, y| (t.truncate(179), y.truncate(179)).0,
+            "180 are needed to pass",
+        ),
         ("no reading", |_, y| y.fill(f64::NAN), "0 readings"),
         ("constant", |_, y| y.fill(8e6), "no reading ever changed"),
         ("infinite", |_, y| y[700] = f64::INFINITY, "infinite or negative"),

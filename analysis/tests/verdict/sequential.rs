@@ -132,7 +132,9 @@ fn nothing_stored_or_nobody_known_is_early() {
     assert_eq!(look(of(vec![]), id).standing, Standing::Early);
     let mut empty = day;
     empty.attempt = pgsoak_analysis::evidence::AttemptEvidence::default();
-    assert_eq!(look(of(vec![empty]), id), JobLook::default());
+    let found = look(of(vec![empty]), id);
+    assert_eq!((found.standing, found.at_s), (Standing::Early, 0.0));
+    assert!(found.next_in_s.is_some_and(|next| next >= 60.0) && found.reason.is_empty());
 }
 
 #[test]
