@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. Both install what is missing, on a machine with nothing but Rust and Debian.
-.PHONY: demo test torture setup builds release lint bench verdict-real
+.PHONY: demo test torture setup builds release lint bench verdict-real simulate fuzz
 
 TVIEWS_NEW := 0.1.0-beta.34
 TVIEWS_OLD := 0.1.0-beta.20
@@ -26,7 +26,7 @@ builds: setup
 	deploy/get-postgres.sh 18
 	deploy/build-extension.sh pg_tviews $(TVIEWS_NEW)
 	deploy/build-extension.sh pg_tviews $(TVIEWS_OLD)
-	deploy/build-faults.sh "$$(deploy/get-postgres.sh 18)"
+	deploy/build-faults.sh "$$(deploy/get-postgres.sh 18)" "$$(deploy/get-postgres.sh 16)"
 	if [ -x $(PG15) ]; then deploy/build-faults.sh $(PG15); fi
 
 release:
@@ -44,6 +44,12 @@ bench:
 torture: setup builds
 	cargo build --workspace
 	PGSOAK_KILLS=100 cargo test -p pgsoak --test torture -- --nocapture --test-threads=2
+
+# Broken files for every reader, ten minutes with fresh seeds (FUZZ_SECONDS, FUZZ_SEED). What breaks one is kept and read by the tests.
+# The limit is of address space: a reader whose memory runs away ends there.
+fuzz:
+	cargo build --release -p pgsoak-analysis --example fuzz_readers
+	bash -c 'ulimit -v 1500000; exec target/release/examples/fuzz_readers $${FUZZ_SECONDS:-600} $$FUZZ_SEED'
 
 # 500 fresh seeds of a fleet in virtual time. PGSOAK_SEED=N replays one.
 simulate:

@@ -3,6 +3,7 @@
 # taking turns, medians of user + system time. Says whether totals and sums by function are the same.
 #
 #   deploy/bench-heap.sh [FOLDER]         default /tmp/pgsoak-bench-heap; kept, so that a second call only measures
+#   HEAP_FILE: an interpreted file to measure instead, for example of many stacks (deploy/make-hard-heap.py --interpreted)
 #   PG_CONFIG, ROUNDS (5), LOOPS (60000: the size of the file), HEAP_DIGEST, HEAPSHIM: where things are
 set -euo pipefail
 folder=${1:-/tmp/pgsoak-bench-heap}
@@ -73,9 +74,9 @@ SQL
   rm -rf "$work"
 }
 
-[ -s "$folder/backend.zst" ] || make_file
-file="$folder/backend.zst"
-ls -l "$folder"/backend*.zst
+file=${HEAP_FILE:-$folder/backend.zst}
+[ -s "$file" ] || make_file
+ls -l "$file"
 echo "uncompressed $(zstd -dc "$file" | wc -c) bytes, $(zstd -dc "$file" | grep -c '^[+-]') events"
 
 python3 - "$digest" "$file" "$folder" "$rounds" <<'PY'
@@ -99,8 +100,10 @@ cases = {
     "pgsoak: digest": [digest, file],
     "pgsoak: four flame graphs": [digest, file, "--graphs", graphs],
     "pgsoak: series": [digest, file, "--series"],
-    "pgsoak: digest of the raw file": [digest, os.path.join(folder, "backend.raw.zst")],
 }
+raw = file.removesuffix(".zst") + ".raw.zst"
+if os.path.exists(raw):
+    cases["pgsoak: digest of the raw file"] = [digest, raw]
 cpu, rss = {n: [] for n in cases}, {n: 0 for n in cases}
 for _ in range(rounds):
     for name, command in cases.items():
@@ -111,6 +114,7 @@ median = {n: statistics.median(v) for n, v in cpu.items()}
 print(f"| | CPU s (median of {rounds}) | of heaptrack_print | peak MB |\n|---|---|---|---|")
 for name in cases:
     print(f"| {name} | {median[name]:.2f} | {median[name] / median['heaptrack_print']:.2f} | {rss[name] / 1024:.0f} |")
+print(f"time series: {median['pgsoak: series'] / median['heaptrack_print -M']:.3f} of heaptrack_print -M")
 
 # The same figures? Totals from the summary; sums by innermost function from heaptrack's own folded stacks, cost by cost.
 ours = subprocess.run([digest, file, "--functions"], capture_output=True, text=True, check=True).stdout.splitlines()

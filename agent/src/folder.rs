@@ -379,6 +379,7 @@ mod tests {
             exclusive: false,
             agents: BTreeMap::new(),
             on_lost: pgsoak_proto::job::OnLost::Wait,
+            options: Default::default(),
         };
         Assignment {
             lease: Lease { job, attempt: 2, fence: 9 },

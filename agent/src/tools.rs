@@ -10,7 +10,7 @@ pub mod trim;
 
 use crate::tools::heaptrack::Heaptrack;
 use crate::tools::memcheck::Memcheck;
-use pgsoak_proto::job::Tool;
+use pgsoak_proto::job::{Tool, ToolOptions};
 use std::{
     collections::BTreeMap,
     env,
@@ -37,8 +37,17 @@ pub struct Tooling {
 enum Kind {
     Plain,
     Memcheck(Memcheck),
-    Massif { valgrind: PathBuf },
+    Massif { valgrind: PathBuf, pages_as_heap: bool },
     Heaptrack(Heaptrack),
+}
+
+/// What a job asks of its tool beside the usual.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// As the plan has it.
+    pub options: ToolOptions,
+    /// PostgreSQL's own suppressions, where its installation brings them.
+    pub postgres_suppressions: Option<PathBuf>,
 }
 
 /// How a program is started: everything that matters, nothing inherited.
@@ -102,6 +111,14 @@ impl Tooling {
     /// # Errors
     /// The tool is not installed or does not run, or `folder` cannot be made.
     pub fn prepare(tool: Tool, folder: &Path) -> Result<Self, ToolError> {
+        Self::prepare_with(tool, folder, &Wishes::default())
+    }
+
+    /// As [`Self::prepare`], with what the job asks for.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_with(tool: Tool, folder: &Path, wishes: &Wishes) -> Result<Self, ToolError> {
         fs::create_dir_all(folder)
             .map_err(|source| ToolError::Make { path: folder.to_owned(), source })?;
         let folder = fs::canonicalize(folder)
@@ -112,12 +129,13 @@ impl Tooling {
                 let valgrind = required(tool, "valgrind")?;
                 let version = version_of(&valgrind)?;
                 let vgdb = required(tool, "vgdb")?;
-                (Kind::Memcheck(Memcheck::prepare(valgrind, vgdb, &folder)?), version)
+                (Kind::Memcheck(Memcheck::prepare(valgrind, vgdb, &folder, wishes)?), version)
             }
             Tool::Massif => {
                 let valgrind = required(tool, "valgrind")?;
                 let version = version_of(&valgrind)?;
-                (Kind::Massif { valgrind }, version)
+                let pages_as_heap = wishes.options.pages_as_heap;
+                (Kind::Massif { valgrind, pages_as_heap }, version)
             }
             Tool::Heaptrack => {
                 let heaptrack = Heaptrack::prepare(&folder)?;
@@ -152,7 +170,9 @@ impl Tooling {
                 environment,
             },
             Kind::Memcheck(memcheck) => under(&memcheck.valgrind, memcheck.options(), environment),
-            Kind::Massif { valgrind } => under(valgrind, massif_options(&self.folder), environment),
+            Kind::Massif { valgrind, pages_as_heap } => {
+                under(valgrind, massif_options(&self.folder, *pages_as_heap), environment)
+            }
             Kind::Heaptrack(heaptrack) => {
                 environment.extend(heaptrack.environment());
                 Launch {
@@ -286,12 +306,14 @@ fn version_of(program: &Path) -> Result<String, ToolError> {
 }
 
 /// One snapshot file per process; stacks deep enough to reach past SPI into the statement.
-fn massif_options(folder: &Path) -> Vec<OsString> {
+///
+/// With `pages_as_heap` massif counts what the process maps instead of what malloc gives out: an mmap of the extension's own shows.
+fn massif_options(folder: &Path, pages_as_heap: bool) -> Vec<OsString> {
     let mut out = OsString::from("--massif-out-file=");
     out.push(folder.join("massif.%p"));
     let mut log = OsString::from("--log-file=");
     log.push(folder.join("%p.massif-log"));
-    vec![
+    let mut options: Vec<OsString> = vec![
         "--tool=massif".into(),
         "--trace-children=yes".into(),
         "--vgdb=no".into(),
@@ -299,7 +321,11 @@ fn massif_options(folder: &Path) -> Vec<OsString> {
         "--max-snapshots=200".into(),
         out,
         log,
-    ]
+    ];
+    if pages_as_heap {
+        options.push("--pages-as-heap=yes".into());
+    }
+    options
 }
 
 #[cfg(test)]

@@ -142,6 +142,18 @@ impl Installation {
         self.bin_dir.join(name)
     }
 
+    /// PostgreSQL's own suppressions for memcheck, `src/tools/valgrind.supp` of its sources, where an installation keeps them.
+    pub fn valgrind_suppressions(&self) -> Option<PathBuf> {
+        const NAME: &str = "valgrind.supp";
+        [
+            self.share_dir.join(NAME),
+            self.library_dir.join("pgxs/src/tools").join(NAME),
+            self.bin_dir.join("../src/tools").join(NAME),
+        ]
+        .into_iter()
+        .find(|path| path.is_file())
+    }
+
     /// `default_version` of an extension that is installed here; `None`: it is not.
     pub fn default_version(&self, extension: &str) -> Option<String> {
         installed_version(&self.share_dir, extension)

@@ -138,6 +138,7 @@ fn assignment(script: &str) -> Assignment {
         exclusive: false,
         agents: BTreeMap::new(),
         on_lost: pgsoak_proto::job::OnLost::Wait,
+        options: Default::default(),
     };
     Assignment { lease: Lease { job, attempt: 1, fence: 5 }, spec }
 }

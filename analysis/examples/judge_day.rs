@@ -117,6 +117,7 @@ fn main() {
         exclusive: false,
         agents: BTreeMap::new(),
         on_lost: pgsoak_proto::job::OnLost::Wait,
+        options: Default::default(),
     };
     let workload = Workload::parse("day", WORKLOAD).expect("the workload parses");
     let plan = Plan::parse(

@@ -5,7 +5,7 @@ mod fold;
 use pgsoak_proto::{
     evidence::{
         AtRest, AttemptEnded, AttemptStarted, CheckResult, Gap, LeakCheck, MemcheckErrors,
-        PhaseEnded, PhaseStarted, ProcessAppeared, SiteDigest, ToolCoverage,
+        MemcheckExit, PhaseEnded, PhaseStarted, ProcessAppeared, SiteDigest, ToolCoverage,
     },
     id::RunId,
     job::{JobSpec, Outcome},
@@ -68,6 +68,8 @@ pub struct AttemptEvidence {
     pub leak_checks: Vec<LeakCheck>,
     /// In order.
     pub memcheck_errors: Vec<MemcheckErrors>,
+    /// In order; one for each process of which memcheck had more to say at its end.
+    pub memcheck_exits: Vec<MemcheckExit>,
     /// In order; one for each process that heaptrack or massif saw.
     pub site_digests: Vec<SiteDigest>,
     /// Of the tool.

@@ -3,6 +3,7 @@
 use crate::budgets::{Measured, budgets};
 use crate::checks::{Unmet, unmet};
 use crate::evidence::{JobEvidence, RunEvidence};
+use crate::exits::{ExitLoss, exits};
 use crate::leaks::{PhaseLeaks, errors, leaks};
 use crate::ledger::{COVERAGE_FLOOR, Entry, covered, ledger};
 use crate::result::Verdict;
@@ -25,6 +26,8 @@ pub struct Facts<'a> {
     pub errors: Vec<MemcheckError>,
     /// Of heaptrack, by phase; empty where its coverage is below the floor.
     pub sites: Vec<PhaseSites>,
+    /// Of memcheck and heaptrack, what processes lose by their end; empty where the tool's coverage is below the floor.
+    pub exits: Vec<ExitLoss>,
     /// Budgets, and figures without one.
     pub measured: Vec<Measured>,
     /// Checks that did not hold.
@@ -144,6 +147,10 @@ fn facts<'a>(
         leaks: leaks(job),
         sites: match covered(job) {
             Some(share) if share >= COVERAGE_FLOOR => sites(job),
+            _ => Vec::new(),
+        },
+        exits: match covered(job) {
+            Some(share) if share >= COVERAGE_FLOOR => exits(job),
             _ => Vec::new(),
         },
         errors: errors(job),

@@ -16,8 +16,12 @@ use crate::evidence::JobEvidence;
 use crate::result::{Owner, Verdict};
 use crate::stack::{ExtensionImage, fingerprint, normal_stack, owner, telling_frame};
 use crate::stats::{bytes, median};
+use crate::valgrind::OPEN_DESCRIPTOR;
 use pgsoak_proto::evidence::{LeakCheck, LeakKind, LeakRecord, MemcheckError, StackFrame};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Descriptors of one stack that a process must leave open.
+const FEWEST_DESCRIPTORS: u64 = 10;
 
 /// Growth of one stack in one phase.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,14 +106,19 @@ pub fn verdict(growth: &StackGrowth, rounds_grow: bool) -> Verdict {
 
 /// Errors beside leaks with a frame of the extension, each stack once with its count over all processes.
 ///
+/// Descriptors count from ten of one stack in one process on: an extension may well keep one open.
+///
 /// One kind is left out: uninitialised bytes in a system call of PostgreSQL's own code. It writes padding to its files, and does so wherever
 /// a buffer happens to be full, below a statement of the extension as below any other.
 pub fn errors(job: &JobEvidence) -> Vec<MemcheckError> {
     let image = image(job);
     let mut by_stack: BTreeMap<(String, String), MemcheckError> = BTreeMap::new();
     for error in job.attempt.memcheck_errors.iter().flat_map(|of_process| &of_process.errors) {
+        let is_descriptor = error.what == OPEN_DESCRIPTOR;
         if owner(&error.stack, &image) != Owner::Extension
-            || (error.what.starts_with("Syscall param") && is_within_server(&error.stack, &image))
+            || ((is_descriptor || error.what.starts_with("Syscall param"))
+                && is_within_server(&error.stack, &image))
+            || (is_descriptor && error.count < FEWEST_DESCRIPTORS)
         {
             continue;
         }

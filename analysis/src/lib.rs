@@ -3,15 +3,16 @@
 //! Floors, lowest first: `result` (what programs read), `stats` · `change_points` (a figure over releases), `figures` (for people) · `trend` (growth over time) · `judge` (series
 //! from anywhere) · `stack` (names, fingerprints, owners) · `valgrind`, `heap` (a tool's text to records) · `massif` ·
 //! `evidence` (frames to what a verdict reads) · `rounds` · `leaks`, `budgets`, `checks`, `ledger` (one line of evidence each) ·
-//! `sites` (heaptrack, massif) · `facts` (all lines of all jobs) · `over_time` (growth of processes) ·
-//! `sequential` (while it goes on), `compare` (candidate against baseline) · `releases` (figures over releases) ·
-//! `verdict` (their combination) · `report`.
+//! `sites` (heaptrack, massif), `suppressed` · `exits` (what processes lose by their end) · `facts` (all lines of all jobs) ·
+//! `over_time` (growth of processes) · `sequential` (while it goes on), `compare` (candidate against baseline) · `releases` (figures
+//! over releases) · `verdict` (their combination) · `report`.
 
 pub mod budgets;
 pub mod change_points;
 pub mod checks;
 pub mod compare;
 pub mod evidence;
+pub mod exits;
 pub mod facts;
 pub mod figures;
 pub mod heap;
@@ -28,6 +29,7 @@ pub mod sequential;
 pub mod sites;
 pub mod stack;
 pub mod stats;
+pub mod suppressed;
 pub mod trend;
 pub mod valgrind;
 pub mod verdict;

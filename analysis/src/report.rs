@@ -9,13 +9,17 @@ mod html;
 mod junit;
 mod markdown;
 mod table;
+mod tools;
 
 pub use html::to_html;
 pub use junit::to_junit;
 pub use markdown::to_markdown;
 pub use table::{Table, budgets, comparisons, environment, findings, holders, jobs, parameters};
 
+pub use tools::{blind_spots, suppressions, unseen};
+
 use table::HOLDERS;
+use tools::{SUPPRESSIONS, UNSEEN};
 
 use crate::result::{Finding, RunResult, Verdict};
 use crate::verdict::decides;

@@ -79,6 +79,9 @@ pub struct RunResult {
     /// Who holds most at the peak, of jobs under heaptrack and massif; in the order of the plan.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<Holders>,
+    /// What memcheck's suppressions hid, by source and name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suppressed: Vec<Suppressed>,
     /// In the order of the plan.
     pub jobs: Vec<JobResult>,
     /// Version of the judging engine.
@@ -256,6 +259,25 @@ pub struct Holder {
     pub allocations: u64,
     /// Of these, freed before the next allocation.
     pub temporary: u64,
+}
+
+/// What one suppression of memcheck hid over the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suppressed {
+    /// `pgsoak`, `postgresql` or `plan`; empty: valgrind's own.
+    pub source: String,
+    /// As in its file.
+    pub name: String,
+    /// Errors and loss records, over all processes.
+    pub count: u64,
+    /// Of loss records.
+    pub bytes: u64,
+    /// Of loss records.
+    pub blocks: u64,
+    /// Processes in which it hid something.
+    pub processes: u64,
+    /// It stands in the plan and hid nothing: take it out.
+    pub is_stale: bool,
 }
 
 /// One job and its ledger.

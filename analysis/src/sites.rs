@@ -242,7 +242,7 @@ fn site_growth(
     })
 }
 
-fn named(frame: Option<&StackFrame>) -> (String, String) {
+pub(crate) fn named(frame: Option<&StackFrame>) -> (String, String) {
     let function = frame
         .map(|frame| normal_function(&frame.function))
         .filter(|function| !function.is_empty())
@@ -255,7 +255,7 @@ fn named(frame: Option<&StackFrame>) -> (String, String) {
 }
 
 /// Whether a stack ends in PostgreSQL's own allocation of context blocks.
-fn is_of_contexts(stack: &[StackFrame]) -> bool {
+pub(crate) fn is_of_contexts(stack: &[StackFrame]) -> bool {
     stack.iter().take(CONTEXT_DEPTH).any(asks_contexts)
 }
 

@@ -135,7 +135,10 @@ pub fn telling_frame<'a>(
     let own = || stack.iter().filter(|frame| image.owns(frame));
     own()
         .find(|frame| {
-            !is_rust_library(&normal_function(&frame.function)) && !is_dependency(&frame.file)
+            // A function that stands in a header was inlined into the one to look at.
+            !is_rust_library(&normal_function(&frame.function))
+                && !is_dependency(&frame.file)
+                && !frame.file.ends_with(".h")
         })
         .or_else(|| own().next())
         .or_else(|| stack.iter().find(|frame| !is_allocator(frame)))

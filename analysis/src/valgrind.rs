@@ -13,6 +13,7 @@ mod lines;
 mod log;
 
 pub use address_map::AddressMap;
+pub use lines::OPEN_DESCRIPTOR;
 pub(crate) use lines::frame_at;
 pub use log::{ProcessLog, parse_log};
 
@@ -28,7 +29,7 @@ pub const LEAK_CHECK_COMMAND: &[&str] = &["leak_check", "full", "kinds", "all", 
 
 /// Options of valgrind that the parser counts on, beside `--trace-children=yes`, `--log-file=` and the vgdb options.
 ///
-/// `-s` prints at exit how often each error happened; `--error-limit=no` keeps counting; 40 callers reach from an allocation through
+/// `-s` prints at exit how often each error happened and what suppressions hid; `--track-fds` names the descriptors that are left open; `--error-limit=no` keeps counting; 40 callers reach from an allocation through
 /// PostgreSQL's executor into the extension and out again; definite and possible losses at exit are listed, the reachable 1.2 MB of
 /// every backend are not.
 pub const MEMCHECK_OPTIONS: &[&str] = &[
@@ -38,6 +39,7 @@ pub const MEMCHECK_OPTIONS: &[&str] = &[
     "--errors-for-leak-kinds=none",
     "--error-limit=no",
     "--num-callers=40",
+    "--track-fds=yes",
     "-s",
 ];
 

@@ -4,7 +4,9 @@
 //! that the harness failed in any arm (a run that lacks an arm it asked for is not whole). What else the baseline and the control arm
 //! show is listed: an earlier release that leaks is no failure of this one.
 
+mod canary;
 mod cause;
+mod exits;
 mod findings;
 mod sentence;
 mod sites;
@@ -17,10 +19,11 @@ use crate::ledger::job_result;
 use crate::over_time::{OverTime, over_time};
 use crate::result::{BudgetResult, Detects, EvidenceKind, Finding, Owner, RunResult, Verdict};
 use crate::sites::holders;
+use crate::suppressed::suppressed;
 use pgsoak_proto::job::{Arm, Tool};
 
 /// Version of the judging engine; stands in every result, so that a replay knows what it repeats.
-pub const ENGINE: u32 = 2;
+pub const ENGINE: u32 = 3;
 
 /// What of RssAnon a floor can ask at most: pages are no finer.
 const FINEST_OUTSIDE: f64 = 4.0;
@@ -31,6 +34,7 @@ pub fn judge(evidence: &RunEvidence) -> RunResult {
     let grown = over_time(&all);
     let mut found = cause::combined(findings::findings(&all, &grown), &all);
     trends::add(&mut found, &grown, &all);
+    canary::decide(&mut found, evidence.plan.canary, &all);
     let detects = detects(&all, &grown);
     found.extend(floor(evidence, detects));
     if !all.iter().any(|facts| facts.job.spec.arm == Arm::Candidate) {
@@ -67,7 +71,12 @@ pub fn judge(evidence: &RunEvidence) -> RunResult {
         findings: found,
         budgets,
         comparisons,
-        holders: all.iter().filter_map(|facts| holders(facts.job)).collect(),
+        holders: all
+            .iter()
+            .filter(|facts| facts.job.spec.arm != Arm::Canary)
+            .filter_map(|facts| holders(facts.job))
+            .collect(),
+        suppressed: suppressed(&evidence.jobs),
         jobs: evidence.jobs.iter().map(job_result).collect(),
         engine: ENGINE,
     }
@@ -173,7 +182,9 @@ fn run_finding(subject: &str, message: String) -> Finding {
 fn budgets(all: &[Facts<'_>]) -> Vec<BudgetResult> {
     let mut results = Vec::new();
     // A control arm's figures stand beside the others'.
-    for facts in all.iter().filter(|facts| facts.job.spec.arm != Arm::Control) {
+    for facts in
+        all.iter().filter(|facts| !matches!(facts.job.spec.arm, Arm::Control | Arm::Canary))
+    {
         for measured in &facts.measured {
             let Some(budget_bytes) = measured.budget else { continue };
             let control = all

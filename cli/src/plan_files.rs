@@ -40,14 +40,23 @@ pub fn read(plan: &str) -> anyhow::Result<PlanFiles> {
         ))
         .into());
     };
-    let parsed = Plan::parse(&shown, &text).map_err(|problems| usage(&problems))?;
+    of_text(&shown, text, &beside)
+}
+
+/// The same of a plan's text; its own workloads lie `beside` it.
+///
+/// # Errors
+///
+/// As [`read`]; `shown` is how messages call the plan.
+pub fn of_text(shown: &str, text: String, beside: &Path) -> anyhow::Result<PlanFiles> {
+    let parsed = Plan::parse(shown, &text).map_err(|problems| usage(&problems))?;
     let mut workloads = Vec::new();
     let mut seen = BTreeSet::new();
     for name in parsed.jobs.iter().flat_map(|job| &job.workloads) {
         if seen.insert(name.clone()) {
             workloads.push(wire::WorkloadFile {
                 name: name.clone(),
-                toml: workload_text(&shown, &text, &beside, name)?,
+                toml: workload_text(shown, &text, beside, name)?,
             });
         }
     }

@@ -12,3 +12,4 @@ pub mod held;
 pub mod liveness;
 pub mod place;
 pub mod schedule;
+pub mod stages;

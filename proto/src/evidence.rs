@@ -54,6 +54,8 @@ pub enum Body {
     Ended(AttemptEnded),
     /// What heaptrack or massif saw of a process.
     SiteDigest(SiteDigest),
+    /// What memcheck says when a process ends.
+    MemcheckExit(MemcheckExit),
 }
 
 /// The ground on which the attempt stands.
@@ -320,6 +322,32 @@ pub struct MemcheckErrors {
     pub process: u32,
     /// One per kind and stack.
     pub errors: Vec<MemcheckError>,
+}
+
+/// What memcheck says when a process ends, beside a session's own search at exit (a [`LeakCheck`]) and its errors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MemcheckExit {
+    /// Number of the process.
+    pub process: u32,
+    /// Of the search at exit, of a process that serves no session; increases are 0.
+    pub records: Vec<LeakRecord>,
+    /// Those that hid something.
+    pub suppressions: Vec<SuppressionUse>,
+}
+
+/// What one suppression hid in one process.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct SuppressionUse {
+    /// As in its file.
+    pub name: String,
+    /// `pgsoak`, `postgresql` or `plan`; empty: valgrind's own.
+    pub source: String,
+    /// Errors or loss records, at least 1.
+    pub count: u64,
+    /// Of loss records.
+    pub bytes: u64,
+    /// Of loss records.
+    pub blocks: u64,
 }
 
 /// One error of memcheck.

@@ -28,6 +28,8 @@ pub enum Arm {
     Baseline,
     /// Vanilla: the control SQL, without the extension.
     Control,
+    /// Planted faults that test the agent: decide only whether the run is valid.
+    Canary,
 }
 
 /// Which extension package a job loads.
@@ -107,6 +109,9 @@ pub struct JobSpec {
     /// What becomes of it when its attempt is lost.
     #[serde(default)]
     pub on_lost: OnLost,
+    /// What the plan says about its tool.
+    #[serde(default)]
+    pub options: Box<ToolOptions>,
 }
 
 /// What becomes of a job whose attempt is lost: its host does not come back, or comes back without it. Nothing was lost of an
@@ -121,6 +126,17 @@ pub enum OnLost {
     Wait,
     /// It is tried again, once no live attempt can be left.
     Retry,
+}
+
+/// What the plan says about the tools of a job.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ToolOptions {
+    /// memcheck: suppressions in valgrind's own format; empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub suppressions: String,
+    /// massif: pages (mmap, brk) instead of blocks of malloc.
+    #[serde(default)]
+    pub pages_as_heap: bool,
 }
 
 /// The right of one agent to run one attempt of a job.
@@ -191,6 +207,7 @@ impl Arm {
             Self::Candidate => "candidate",
             Self::Baseline => "baseline",
             Self::Control => "control",
+            Self::Canary => "canary",
         }
     }
 }

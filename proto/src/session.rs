@@ -29,6 +29,7 @@ pub enum AgentMessage {
 
 /// What a coordinator says.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a handful of messages is alive at a time")]
 pub enum CoordinatorMessage {
     /// Always the first.
     Welcome(Welcome),

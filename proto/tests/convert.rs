@@ -57,7 +57,12 @@ fn build() -> BoxedStrategy<BuildRef> {
 
 fn spec() -> BoxedStrategy<JobSpec> {
     let strategy = {
-        let arm = prop_oneof![Just(Arm::Candidate), Just(Arm::Baseline), Just(Arm::Control)];
+        let arm = prop_oneof![
+            Just(Arm::Candidate),
+            Just(Arm::Baseline),
+            Just(Arm::Control),
+            Just(Arm::Canary)
+        ];
         let postgres = prop_oneof![
             (10_u32..=99).prop_map(PostgresRef::Major),
             "/[a-z/]{1,30}".prop_map(|path| PostgresRef::PgConfig(path.into()))
@@ -84,6 +89,10 @@ fn spec() -> BoxedStrategy<JobSpec> {
                 exclusive: rest.3,
                 agents,
                 on_lost: if rest.4 { OnLost::Retry } else { OnLost::Wait },
+                options: Box::new(ToolOptions {
+                    suppressions: String::new(),
+                    pages_as_heap: rest.3,
+                }),
             })
     };
     strategy.boxed()

@@ -5,6 +5,7 @@
 //!
 //! A job whose plan gives no `hard_end` gets one from its length (see [`hard_end`]): generous, since it only has to end what hangs.
 
+use crate::canary;
 use crate::file_error::FileError;
 use crate::file_error::hint;
 use crate::plan::Plan;
@@ -14,7 +15,7 @@ use crate::workload::Length;
 use crate::workload::Workload;
 use pgsoak_proto::{
     id::{JobId, RunId},
-    job::{Arm, BuildRef, JobSpec, Tool},
+    job::{Arm, BuildRef, JobSpec, OnLost, Tool},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -42,6 +43,21 @@ pub fn expand(
     plan: &Plan,
     workloads: &BTreeMap<String, WorkloadText>,
     run: RunId,
+    job_ids: impl FnMut() -> JobId,
+) -> Result<Vec<JobSpec>, Vec<FileError>> {
+    expand_for(plan, workloads, run, 1, job_ids)
+}
+
+/// As [`expand`], for so many agents: where the plan asks for the canary, each of them gets it, before the plan's jobs and after them.
+///
+/// # Errors
+///
+/// As [`expand`].
+pub fn expand_for(
+    plan: &Plan,
+    workloads: &BTreeMap<String, WorkloadText>,
+    run: RunId,
+    agents: u32,
     mut job_ids: impl FnMut() -> JobId,
 ) -> Result<Vec<JobSpec>, Vec<FileError>> {
     let mut problems = Vec::new();
@@ -73,6 +89,7 @@ pub fn expand(
         return Err(problems);
     }
     let mut specs = Vec::with_capacity(count);
+    specs.extend(canaries(plan, run, agents, &mut job_ids));
     for job in &plan.jobs {
         for name in &job.workloads {
             let Some((text, workload)) = parsed.get(name.as_str()) else { continue };
@@ -99,13 +116,53 @@ pub fn expand(
                             exclusive: job.exclusive,
                             agents: job.agents.clone(),
                             on_lost: job.on_lost,
+                            options: Box::new(job.options.clone()),
                         });
                     }
                 }
             }
         }
     }
+    specs.extend(canaries(plan, run, agents, &mut job_ids));
     Ok(specs)
+}
+
+/// The canary's jobs, a replica of each for every agent: replicas go to different agents.
+fn canaries(
+    plan: &Plan,
+    run: RunId,
+    agents: u32,
+    job_ids: &mut impl FnMut() -> JobId,
+) -> Vec<JobSpec> {
+    let jobs = if plan.canary { canary::jobs(plan) } else { Vec::new() };
+    let build: Option<BuildRef> = canary::BUILD.parse().ok();
+    let mut specs = Vec::new();
+    for job in &jobs {
+        for replica in 0..agents.max(1) {
+            let Some(build) = build.clone() else { continue };
+            specs.push(JobSpec {
+                job: job_ids(),
+                run,
+                workload_name: job.workload.to_owned(),
+                workload_toml: job.toml.to_owned(),
+                tool: job.tool,
+                arm: Arm::Canary,
+                build,
+                postgres: job.postgres.clone(),
+                loop_for: None,
+                scale: job.scale,
+                sample_every: Duration::from_secs(1),
+                hard_end: job.hard_end,
+                seed: 1,
+                replica,
+                exclusive: false,
+                agents: job.agents.clone(),
+                on_lost: OnLost::Wait,
+                options: Box::default(),
+            });
+        }
+    }
+    specs
 }
 
 /// Jobs that one `[[job]]` comes to.

@@ -3,7 +3,7 @@
 mod parse;
 
 use crate::file_error::FileError;
-use pgsoak_proto::job::{BuildRef, OnLost, PostgresRef, Tool};
+use pgsoak_proto::job::{BuildRef, OnLost, PostgresRef, Tool, ToolOptions};
 use std::{collections::BTreeMap, time::Duration};
 
 /// A checked plan file.
@@ -19,6 +19,8 @@ pub struct Plan {
     pub floor: Floor,
     /// Whether loops end early once a leak is proven.
     pub stop_when_proven: bool,
+    /// Planted faults test every agent before and after the jobs.
+    pub canary: bool,
 }
 
 /// What a run must be able to find.
@@ -63,6 +65,8 @@ pub struct PlanJob {
     pub seed: u64,
     /// Whether a job whose attempt is lost with its host is tried again.
     pub on_lost: OnLost,
+    /// Suppressions for memcheck, and how massif counts.
+    pub options: ToolOptions,
 }
 
 // === impl Plan ===

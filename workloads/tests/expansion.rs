@@ -7,7 +7,7 @@ use pgsoak_proto::{
     job::{Arm, BuildRef, Tool},
 };
 use pgsoak_workloads::{
-    expand::{MAX_JOBS, WorkloadText, expand, hard_end},
+    expand::{MAX_JOBS, WorkloadText, expand, expand_for, hard_end},
     plan::Plan,
     workload::Workload,
 };
@@ -105,4 +105,51 @@ fn the_hard_end_leaves_room_for_what_was_asked() {
     let plan = Plan::parse("p.toml", "hard_end = '7m'\n[[job]]\nworkload = 'a'").unwrap();
     let specs = expand(&plan, &texts(&["a"], LOOP), RunId::issue(), JobId::issue).unwrap();
     assert_eq!(specs[0].hard_end, Duration::from_secs(420));
+}
+
+#[test]
+fn the_canary_stands_before_and_after_the_jobs_for_every_agent_and_tool() {
+    let plan = "canary = true\n[defaults]\npostgres = '15'\n\
+        [[job]]\nworkload = 'a'\ntool = ['plain', 'memcheck']\n[[job]]\nworkload = 'a'\ntool = 'massif'\n";
+    let plan = Plan::parse("p.toml", plan).unwrap();
+    let specs = expand_for(&plan, &texts(&["a"], LOOP), RunId::issue(), 2, counted()).unwrap();
+    let shown: Vec<_> = specs
+        .iter()
+        .map(|s| format!("{} {} {} {} {}", s.workload_name, s.tool, s.replica, s.arm, s.build))
+        .collect();
+    let canaries = [
+        "fault_malloc_lost plain 0 canary pgsoak_faults@1.0",
+        "fault_malloc_lost plain 1 canary pgsoak_faults@1.0",
+        "fault_cache_bounded plain 0 canary pgsoak_faults@1.0",
+        "fault_cache_bounded plain 1 canary pgsoak_faults@1.0",
+        "fault_malloc_lost memcheck 0 canary pgsoak_faults@1.0",
+        "fault_malloc_lost memcheck 1 canary pgsoak_faults@1.0",
+        "fault_once memcheck 0 canary pgsoak_faults@1.0",
+        "fault_once memcheck 1 canary pgsoak_faults@1.0",
+        "fault_malloc_lost massif 0 canary pgsoak_faults@1.0",
+        "fault_malloc_lost massif 1 canary pgsoak_faults@1.0",
+    ];
+    assert_eq!(shown[..10], canaries);
+    assert_eq!(shown[13..], canaries);
+    assert!(shown[10..13].iter().all(|job| job.starts_with("a ")), "{shown:?}");
+    assert!(specs.iter().all(|spec| spec.postgres.to_string() == "15"));
+    // Replicas of one canary differ in nothing but their number: they go to different agents.
+    assert_eq!(specs[0].workload_toml, specs[1].workload_toml);
+    let without = Plan::parse("p.toml", "[[job]]\nworkload = 'a'\n").unwrap();
+    let specs = expand_for(&without, &texts(&["a"], LOOP), RunId::issue(), 5, counted()).unwrap();
+    assert_eq!(specs.len(), 1);
+}
+
+#[test]
+fn suppressions_and_pages_travel_with_the_job_and_bad_ones_are_told_with_their_line() {
+    let plan = "[defaults]\nsuppressions = \"\"\"\n{\n known\n Memcheck:Leak\n fun:x\n}\n\"\"\"\n\
+        [[job]]\nworkload = 'a'\ntool = 'memcheck'\n[[job]]\nworkload = 'a'\ntool = 'massif'\npages_as_heap = true\nsuppressions = ''\n";
+    let plan = Plan::parse("p.toml", plan).unwrap();
+    let specs = expand(&plan, &texts(&["a"], LOOP), RunId::issue(), counted()).unwrap();
+    assert!(specs[0].options.suppressions.contains("fun:x") && !specs[0].options.pages_as_heap);
+    assert!(specs[1].options.suppressions.is_empty() && specs[1].options.pages_as_heap);
+    let bad = "[[job]]\nworkload = 'a'\nsuppressions = \"{ x\"\n";
+    let problems = Plan::parse("p.toml", bad).unwrap_err();
+    let told = problems[0].to_string();
+    assert!(told.starts_with("p.toml:3:") && told.contains("begins with a line '{'"), "{told}");
 }

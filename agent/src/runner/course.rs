@@ -152,6 +152,7 @@ mod tests {
             exclusive: false,
             agents: BTreeMap::new(),
             on_lost: pgsoak_proto::job::OnLost::Wait,
+            options: Default::default(),
         }
     }
 

@@ -9,12 +9,17 @@ use crate::runner::record::Life;
 use crate::sampler::POSTMASTER;
 use crate::tools::Tooling;
 use pgsoak_analysis::valgrind::parse_log;
-use pgsoak_proto::evidence::{Body, LeakCheck, MemcheckErrors, ToolCoverage};
+use pgsoak_proto::evidence::{
+    Body, LeakCheck, LeakKind, LeakRecord, MemcheckErrors, MemcheckExit, ToolCoverage,
+};
 use pgsoak_proto::job::Tool;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
+
+/// Loss records of one process that serves no session: a handful is usual.
+const MOST_EXIT_RECORDS: usize = 100;
 
 /// The frames that end an attempt under `tooling`, all but the last. `now`: since the attempt started.
 pub fn digests(
@@ -60,6 +65,18 @@ fn of_memcheck(text: &str, life: &Life, instruments: &Instruments) -> Vec<Body> 
     let log = parse_log(text, &instruments.map_of(life.who.pid));
     let process = life.who.process;
     let mut frames = Vec::new();
+    let lost = |record: &&LeakRecord| {
+        life.who.session.is_none() && matches!(record.kind, LeakKind::Definite | LeakKind::Indirect)
+    };
+    // valgrind lists the largest last.
+    let exit = MemcheckExit {
+        process,
+        records: log.leaks.iter().rev().filter(lost).take(MOST_EXIT_RECORDS).cloned().collect(),
+        suppressions: log.suppressions,
+    };
+    if !exit.records.is_empty() || !exit.suppressions.is_empty() {
+        frames.push(Body::MemcheckExit(exit));
+    }
     if let Some(session) = life.who.session
         && log.summary.is_some()
     {

@@ -25,6 +25,23 @@ const MOST_OTHERS: usize = 500;
 /// Sites of a whole digest that is left for keeping.
 const WHOLE_SITES: usize = 4_000;
 
+/// Types of processes that run nothing but the server's own code.
+const SERVERS_OWN: [&str; 13] = [
+    "archiver",
+    "autovacuum launcher",
+    "background writer",
+    "checkpointer",
+    "io worker",
+    "logger",
+    "logical replication launcher",
+    "postmaster",
+    "slotsync worker",
+    "startup",
+    "walreceiver",
+    "walsummarizer",
+    "walwriter",
+];
+
 /// What the tool's files come to.
 #[derive(Debug, Default)]
 pub struct Profiles {
@@ -86,7 +103,12 @@ fn of_heaptrack(
 ) -> Result<SiteDigest, String> {
     let (process, session) = (life.who.process, life.who.session);
     if session.is_none() {
-        let digest = heap::read_totals(file).map_err(|error| chain(&error))?;
+        // A process of the server's own has totals; any other can run the extension's code: a background worker, a parallel worker.
+        let digest = match SERVERS_OWN.contains(&life.who.backend_type.as_str()) {
+            true => heap::read_totals(file),
+            false => heap::read_with_marks(file, &[], symbols),
+        };
+        let digest = digest.map_err(|error| chain(&error))?;
         return Ok(heap::condensed(process, None, &digest, &[]));
     }
     let marks = instruments.map(|known| known.marks_of(life.who.pid)).unwrap_or_default();

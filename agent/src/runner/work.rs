@@ -20,7 +20,7 @@ use crate::runner::progress::Progress;
 use crate::runner::record::Record;
 use crate::sampler::Sampler;
 use crate::sampler::SamplerConfig;
-use crate::tools::Tooling;
+use crate::tools::{Tooling, Wishes};
 use crate::tree::Installation;
 use crate::tree::Tree;
 use crate::workers::failure::WorkError;
@@ -133,11 +133,15 @@ async fn prepare(order: &Order, course: &Course, holdings: &Arc<Holdings>) -> Re
     let prepared = tokio::task::spawn_blocking(move || {
         let infra = |error: &(dyn std::error::Error + 'static)| Fault::Infrastructure(chain(error));
         let spec = &order.assignment.spec;
-        let tooling = Tooling::prepare(spec.tool, &order.folder.path().join("tool"))
-            .map_err(|e| infra(&e))?;
-        holdings.know(|ground| ground.tool_version.clone_from(&tooling.version));
         let installation =
             Installation::inspect(&order.assignment.pg_config).map_err(|e| infra(&e))?;
+        let wishes = Wishes {
+            options: (*spec.options).clone(),
+            postgres_suppressions: installation.valgrind_suppressions(),
+        };
+        let folder = order.folder.path().join("tool");
+        let tooling = Tooling::prepare_with(spec.tool, &folder, &wishes).map_err(|e| infra(&e))?;
+        holdings.know(|ground| ground.tool_version.clone_from(&tooling.version));
         holdings.know(|ground| ground.postgres_version.clone_from(&installation.version));
         let package = Package::resolve(
             &spec.build,

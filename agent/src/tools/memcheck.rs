@@ -4,6 +4,7 @@
 //! rest only. "Increased" means since the last check of any kind: hence one check per round, all kinds in it.
 
 use crate::tools::ToolError;
+use crate::tools::Wishes;
 use crate::tools::bare_environment;
 use pgsoak_analysis::valgrind::LEAK_CHECK_COMMAND;
 use pgsoak_analysis::valgrind::MEMCHECK_OPTIONS;
@@ -19,6 +20,10 @@ use tokio::{process::Command, time::Instant};
 
 /// What PostgreSQL itself is known for and no extension can help: padding written to files.
 const SUPPRESSIONS: &str = include_str!("postgres.supp");
+/// Names of the files, by which a log's counts are told apart.
+const OWN_FILE: &str = "pgsoak.supp";
+const PLAN_FILE: &str = "plan.supp";
+const POSTGRES_FILE: &str = "postgresql.supp";
 /// Longest answer that is read, in bytes; the first check of a large heap says some hundred kilobytes.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -114,11 +119,27 @@ impl Memcheck {
         valgrind: PathBuf,
         vgdb: PathBuf,
         folder: &Path,
+        wishes: &Wishes,
     ) -> Result<Self, ToolError> {
-        let path = folder.join("pgsoak.supp");
-        fs::write(&path, SUPPRESSIONS)
-            .map_err(|source| ToolError::Make { path: path.clone(), source })?;
-        Ok(Self { valgrind, vgdb, folder: folder.to_owned(), suppressions: vec![path] })
+        let mut suppressions = Vec::new();
+        let mut put = |name: &str, text: &str| {
+            let path = folder.join(name);
+            fs::write(&path, text)
+                .map_err(|source| ToolError::Make { path: path.clone(), source })?;
+            suppressions.push(path);
+            Ok(())
+        };
+        // valgrind takes the first that fits: the plan's own count before ours, ours before PostgreSQL's.
+        if !wishes.options.suppressions.is_empty() {
+            put(PLAN_FILE, &wishes.options.suppressions)?;
+        }
+        put(OWN_FILE, SUPPRESSIONS)?;
+        if let Some(from) = &wishes.postgres_suppressions {
+            let text = fs::read_to_string(from)
+                .map_err(|source| ToolError::Make { path: from.clone(), source })?;
+            put(POSTGRES_FILE, &text)?;
+        }
+        Ok(Self { valgrind, vgdb, folder: folder.to_owned(), suppressions })
     }
 
     /// valgrind's options; the program and its arguments follow.

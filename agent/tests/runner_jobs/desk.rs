@@ -61,6 +61,7 @@ pub fn spec(workload_toml: &str, major: u32) -> JobSpec {
         exclusive: false,
         agents: BTreeMap::new(),
         on_lost: pgsoak_proto::job::OnLost::Wait,
+        options: Default::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::desk::{Evidence, Job, spec};
 use pgsoak_analysis::evidence::{AttemptEvidence, JobEvidence};
+use pgsoak_analysis::exits::exits;
 use pgsoak_analysis::rounds::{PhaseRounds, Shape, Subject, rounds};
 use pgsoak_proto::evidence::{AtRest, LeakKind};
 use pgsoak_proto::job::{JobSpec, Outcome, Tool};
@@ -137,4 +138,47 @@ fn memcheck_counts_lost_bytes_exactly() {
     assert!(coverage.backend_us > 0 && coverage.backend_us == coverage.backend_us_seen);
     let at_exit = evidence.leak_checks().into_iter().filter(|check| check.at_exit).count();
     assert!(at_exit >= 2, "main session and worker: {at_exit}");
+}
+
+/// What processes lose by their end, as the verdict reads it: function, bytes per operation.
+fn lost_by_the_end(spec: &JobSpec) -> Vec<(String, f64)> {
+    let evidence = finished(spec);
+    let job = JobEvidence {
+        spec: spec.clone(),
+        workload: Workload::parse("w.toml", &spec.workload_toml).unwrap(),
+        agent: "a".into(),
+        attempts: 1,
+        outcome: Outcome::Finished,
+        reason: String::new(),
+        attempt: AttemptEvidence::from_frames(evidence.frames.clone()),
+    };
+    exits(&job).into_iter().map(|loss| (loss.function, loss.bytes_per_operation)).collect()
+}
+
+/// The last block may still be pointed to when the search begins.
+fn loses_100_bytes(lost: &[(String, f64)]) {
+    let [(function, bytes)] = lost else { panic!("not one stack: {lost:?}") };
+    assert_eq!(function, "lose_block");
+    assert!((bytes - 100.0).abs() < 2.0, "{bytes}");
+}
+
+/// The background worker serves no session: its memory shows when it ends. Both tools, both servers.
+#[test]
+fn what_a_background_worker_loses_is_found_with_its_function_and_bytes() {
+    for (tool, major) in [(Tool::Memcheck, 15), (Tool::Heaptrack, 18)] {
+        let mut spec = wasting("faults_worker_lost(100)", 10, major);
+        spec.workload_toml =
+            spec.workload_toml.replace("[cluster]\n", "[cluster]\npreload = [\"pgsoak_faults\"]\n");
+        spec.tool = tool;
+        loses_100_bytes(&lost_by_the_end(&spec));
+    }
+}
+
+#[test]
+fn what_a_backend_loses_on_its_way_out_is_found_by_memcheck() {
+    let mut spec = wasting("faults_exit_lost(100)", 1, 18);
+    spec.workload_toml =
+        spec.workload_toml.replace("rounds = 12\n", "rounds = 4\nreconnect = \"every round\"\n");
+    spec.tool = Tool::Memcheck;
+    loses_100_bytes(&lost_by_the_end(&spec));
 }

@@ -46,6 +46,7 @@ impl AttemptEvidence {
             Body::Check(check) => self.checks.push(check),
             Body::LeakCheck(check) => self.leak_checks.push(check),
             Body::MemcheckErrors(errors) => self.memcheck_errors.push(errors),
+            Body::MemcheckExit(exit) => self.memcheck_exits.push(exit),
             Body::SiteDigest(digest) => self.site_digests.push(digest),
             Body::Coverage(coverage) => self.coverage = Some(coverage),
             Body::Gap(gap) => self.gaps.push(gap),

@@ -4,6 +4,7 @@ use crate::heap::digest::{HeapDigest, HeapPoint, HeapSite};
 use pgsoak_proto::convert::MAX_STACK_DEPTH;
 use pgsoak_proto::evidence::{
     AllocationSite, MAX_SITE_MARKS, MAX_SITE_POINTS, MAX_SITES, SiteDigest, SiteMark, SitePoint,
+    StackFrame,
 };
 use pgsoak_proto::job::Tool;
 use std::cmp::Reverse;
@@ -12,11 +13,16 @@ use std::collections::BTreeSet;
 /// About the most that a digest takes when it is encoded.
 pub const MAX_DIGEST_BYTES: usize = 256 << 10;
 
-/// Sites that are taken for what they grew by, for what they hold at the peak, and for how often they are called.
+/// Sites of a process that serves no session.
+const OF_OTHERS: usize = 20;
+
+/// Sites that are taken for what they lose when the process leaves, for what they grew by, for what they hold at the peak, and for how often they are called.
+const ON_THE_WAY_OUT: usize = 10;
 const BY_GROWTH: usize = 90;
 const BY_PEAK: usize = 80;
 
-/// The digest of one process. `marks`: where in the workload each mark that was asked for lies; without a `session` there are totals alone.
+/// The digest of one process. `marks`: where in the workload each mark that was asked for lies. Without a `session` there are totals, and what a
+/// loaded library has not given back.
 pub fn condensed(
     process: u32,
     session: Option<u32>,
@@ -46,10 +52,21 @@ pub fn condensed(
         series: Vec::new(),
         marks,
     };
+    if session.is_none() {
+        // Of others only what a loaded library has not given back.
+        let lost =
+            digest.sites.iter().filter(|site| site.leaked_bytes > 0 && is_of_library(digest, site));
+        let mut lost: Vec<&HeapSite> = lost.collect();
+        lost.sort_by_key(|site| Reverse(site.leaked_bytes));
+        condensed.sites =
+            lost.into_iter().take(OF_OTHERS).map(|site| told(digest, site, 0)).collect();
+        condensed.marks.clear();
+        cut_to(&mut condensed, MAX_DIGEST_BYTES);
+    }
     if session.is_some() {
         let marks = condensed.marks.len();
         condensed.sites =
-            chosen(&digest.sites).into_iter().map(|site| told(digest, site, marks)).collect();
+            chosen(digest).into_iter().map(|site| told(digest, site, marks)).collect();
         condensed.series = thinned(&digest.series);
         cut_to(&mut condensed, MAX_DIGEST_BYTES);
     }
@@ -57,7 +74,8 @@ pub fn condensed(
 }
 
 /// The sites that matter most first: those that grew between marks, then those at the peak, then the most called.
-fn chosen(sites: &[HeapSite]) -> Vec<&HeapSite> {
+fn chosen(digest: &HeapDigest) -> Vec<&HeapSite> {
+    let sites = &digest.sites;
     let mut taken = BTreeSet::new();
     let mut chosen = Vec::new();
     let mut take = |key: &dyn Fn(&HeapSite) -> u64, upto: usize| {
@@ -73,10 +91,31 @@ fn chosen(sites: &[HeapSite]) -> Vec<&HeapSite> {
             }
         }
     };
+    let on_the_way_out = |site: &HeapSite| match is_of_library(digest, site) && leaves(digest, site)
+    {
+        true => site.leaked_bytes,
+        false => 0,
+    };
+    take(&on_the_way_out, ON_THE_WAY_OUT);
     take(&grown, BY_GROWTH);
     take(&|site| site.peak_bytes, BY_GROWTH + BY_PEAK);
     take(&|site| site.allocations, MAX_SITES);
     chosen
+}
+
+fn frames<'a>(digest: &'a HeapDigest, site: &'a HeapSite) -> impl Iterator<Item = &'a StackFrame> {
+    site.frames.iter().filter_map(|number| digest.frames.get(usize::try_from(*number).ok()?))
+}
+
+/// Whether a frame is of a library that the server loaded: an extension, not what programs are linked with.
+fn is_of_library(digest: &HeapDigest, site: &HeapSite) -> bool {
+    frames(digest, site)
+        .any(|frame| frame.module.ends_with(".so") && !frame.module.starts_with("lib"))
+}
+
+/// Whether it was allocated while the process left.
+fn leaves(digest: &HeapDigest, site: &HeapSite) -> bool {
+    frames(digest, site).any(|frame| frame.function == "proc_exit_prepare")
 }
 
 /// The largest growth from one mark to any later one.
@@ -135,7 +174,6 @@ pub(crate) fn cut_to(digest: &mut SiteDigest, most: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pgsoak_proto::evidence::StackFrame;
 
     fn digest(count: u32) -> HeapDigest {
         let frame = |n: u32| StackFrame { function: format!("f{n}"), ..StackFrame::default() };

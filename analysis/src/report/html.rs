@@ -4,8 +4,8 @@ use crate::evidence::RunEvidence;
 use crate::figures::capital;
 use crate::report::charts::charts;
 use crate::report::{
-    HOLDERS, Table, budgets, comparisons, detects, environment, findings, holders, jobs, matter,
-    parameters, place, word,
+    HOLDERS, SUPPRESSIONS, Table, UNSEEN, budgets, comparisons, detects, environment, findings,
+    holders, jobs, matter, parameters, place, suppressions, unseen, word,
 };
 use crate::result::{Finding, RunResult, Verdict};
 
@@ -67,6 +67,8 @@ pub fn to_html(result: &RunResult, evidence: Option<&RunEvidence>) -> String {
         told(&mut text, finding);
     }
     section(&mut text, HOLDERS, &holders(result));
+    section(&mut text, SUPPRESSIONS, &suppressions(result));
+    section(&mut text, UNSEEN, &unseen(result));
     section(&mut text, "Jobs", &jobs(result));
     section(&mut text, "Environment", &environment(result));
     if let Some(evidence) = evidence {

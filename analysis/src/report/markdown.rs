@@ -2,8 +2,8 @@
 
 use crate::figures::capital;
 use crate::report::{
-    HOLDERS, Table, budgets, comparisons, detects, environment, findings, holders, jobs, matter,
-    place, word,
+    HOLDERS, SUPPRESSIONS, Table, UNSEEN, budgets, comparisons, detects, environment, findings,
+    holders, jobs, matter, place, suppressions, unseen, word,
 };
 use crate::result::{Finding, RunResult, Verdict};
 
@@ -25,6 +25,8 @@ pub fn to_markdown(result: &RunResult) -> String {
     section(&mut text, "Release against release", &against(result), &comparisons(result));
     section_of_findings(&mut text, result);
     section(&mut text, HOLDERS, "", &holders(result));
+    section(&mut text, SUPPRESSIONS, "", &suppressions(result));
+    section(&mut text, UNSEEN, "", &unseen(result));
     section(&mut text, "Jobs", "", &jobs(result));
     section(&mut text, "Environment", "", &environment(result));
     section_of_logs(&mut text, result);

@@ -54,6 +54,15 @@ fn without_pid(line: &str) -> Option<&str> {
     Some(rest.strip_prefix(' ').unwrap_or(rest))
 }
 
+/// What a descriptor that is open at exit is called, whatever its number.
+pub const OPEN_DESCRIPTOR: &str = "File descriptor left open";
+
+/// `Open file descriptor 4: /dev/null`, `Open AF_INET socket 7: …`
+fn is_descriptor(text: &str) -> bool {
+    text.starts_with("Open file descriptor ")
+        || (text.starts_with("Open AF_") && text.contains(" socket "))
+}
+
 enum Heading {
     None,
     Leak(LeakRecord),
@@ -112,6 +121,9 @@ impl<'a> Reader<'a> {
             self.heading = Heading::Leak(record);
         } else if let Some(count) = errors_in_context(text) {
             self.count = Some(count);
+        } else if is_descriptor(text) {
+            // Of one stack, whatever its number and file: they are counted.
+            self.heading = Heading::Text(OPEN_DESCRIPTOR.to_owned());
         } else {
             self.heading = Heading::Text(text.to_owned());
         }
@@ -221,7 +233,7 @@ fn with_delta(text: &str) -> Option<(u64, i64)> {
 }
 
 /// With thousands separators.
-fn number(text: &str) -> Option<u64> {
+pub(crate) fn number(text: &str) -> Option<u64> {
     let digits: String = text.trim().chars().filter(|letter| *letter != ',').collect();
     digits.parse().ok()
 }

@@ -10,6 +10,7 @@ use crate::rounds::MEMORY_CONTEXTS;
 use crate::rounds::OUTSIDE_CONTEXTS;
 use crate::rounds::{Leak, PhaseRounds, Shape, Subject, named, trimmed};
 use crate::stack::{fingerprint, normal_stack, owner, telling_frame};
+use crate::verdict::exits::of_exits;
 use crate::verdict::sites::of_sites;
 use pgsoak_proto::evidence::{LeakKind, PhaseKind};
 use pgsoak_proto::job::{Arm, BuildRef, Outcome, Tool};
@@ -43,6 +44,7 @@ pub(crate) fn findings(all: &[Facts<'_>], grown: &[OverTime]) -> Vec<Found> {
         of_leaks(facts, all, &mut found);
         of_sites(facts, &mut found);
         of_errors(facts, &mut found);
+        of_exits(facts, &mut found);
         of_budgets(facts, &mut found);
         of_checks(facts, &mut found);
         of_ledger(facts, &mut found);

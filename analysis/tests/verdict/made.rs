@@ -75,6 +75,7 @@ pub fn job(
         Arm::Candidate => "pg_x@2.0",
         Arm::Baseline => "pg_x@1.0",
         Arm::Control => "vanilla",
+        Arm::Canary => "pgsoak_faults@1.0",
     };
     let spec = JobSpec {
         job: JobId::from_bytes(number),
@@ -94,6 +95,7 @@ pub fn job(
         exclusive: false,
         agents: BTreeMap::new(),
         on_lost: pgsoak_proto::job::OnLost::Wait,
+        options: Default::default(),
     };
     JobEvidence {
         spec,
@@ -250,6 +252,7 @@ pub fn run(jobs: Vec<JobEvidence>) -> RunEvidence {
             jobs: Vec::new(),
             floor: Floor::default(),
             stop_when_proven: false,
+            canary: false,
         },
         jobs,
     }

@@ -6,7 +6,9 @@
     reason = "made-up evidence; a failure here is the report"
 )]
 
+mod canary;
 mod compared;
+mod exits;
 mod guards;
 mod leak_records;
 mod made;

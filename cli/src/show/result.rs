@@ -3,7 +3,8 @@
 use crate::show::words;
 use comfy_table::{Cell, Color, Table, presets};
 use pgsoak_analysis::result::{Compared, Comparison, Finding, RunResult, Verdict};
-use pgsoak_proto::job::{Arm, Outcome};
+use pgsoak_analysis::verdict::decides;
+use pgsoak_proto::job::Outcome;
 use std::fmt::Write;
 
 /// Most findings that are shown.
@@ -37,7 +38,7 @@ pub fn text(result: &RunResult) -> String {
 fn findings(result: &RunResult, out: &mut String) {
     let open = |finding: &&Finding| finding.verdict != Verdict::Pass;
     let (own, other): (Vec<_>, Vec<_>) =
-        result.findings.iter().filter(open).partition(|finding| finding.arm == Arm::Candidate);
+        result.findings.iter().filter(open).partition(|finding| decides(finding));
     if !own.is_empty() {
         out.push_str("\nFindings\n");
     }

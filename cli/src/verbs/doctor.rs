@@ -1,5 +1,7 @@
 //! `pgsoak doctor`: can this host run jobs, and what is missing.
 
+mod canary;
+
 use crate::embedded::{self, AgentOptions};
 use crate::exit;
 use crate::folders;
@@ -17,6 +19,9 @@ use std::path::PathBuf;
 
 /// `doctor`
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pgsoak doctor\n  pgsoak doctor --canary                does every tool find a leak that was planted\n  pgsoak doctor --canary --postgres 15"
+)]
 pub struct DoctorArgs {
     /// The data folder that would be used.
     #[arg(long, value_name = "DIR")]
@@ -24,27 +29,46 @@ pub struct DoctorArgs {
     /// A further pg_config to look at (may be given again).
     #[arg(long, value_name = "PATH")]
     pub pg_config: Vec<PathBuf>,
+    /// Run the planted faults under each tool that is here, and say what each found. Takes some minutes, so it is asked for; without it
+    /// this verb answers at once.
+    #[arg(long)]
+    pub canary: bool,
+    /// The server of the canary. Default: the newest that the planted faults are built for.
+    #[arg(long, value_name = "MAJOR", requires = "canary")]
+    pub postgres: Option<u32>,
     /// For programs.
     #[arg(long)]
     pub json: bool,
 }
 
 pub async fn run(args: DoctorArgs) -> anyhow::Result<u8> {
-    let DoctorArgs { data_dir, pg_config, json } = args;
+    let DoctorArgs { data_dir, pg_config, canary, postgres, json } = args;
     let data = data_dir.unwrap_or_else(folders::default_data_dir);
     std::fs::create_dir_all(folders::agent_dir(&data))?;
-    let options = AgentOptions { pg_configs: pg_config, ..AgentOptions::default() };
+    let options = AgentOptions { pg_configs: pg_config.clone(), ..AgentOptions::default() };
     let nowhere = Endpoint::Unix(folders::socket_of(&folders::coordinator_dir(&data)));
     let config = embedded::agent_config(&folders::agent_dir(&data), nowhere, options)?;
     let survey = tokio::task::spawn_blocking(move || capabilities::survey(&config)).await?;
     let can_soak = !survey.capabilities.postgres.is_empty()
         && survey.capabilities.tools.iter().any(|found| found.tool == Tool::Plain);
-    if json {
-        verbs::print_json(&as_json(&survey, can_soak))?;
-    } else {
+    if !json {
         verbs::print(&as_text(&survey, can_soak))?;
     }
-    Ok(if can_soak { exit::PASS } else { exit::INVALID })
+    let mut value = as_json(&survey, can_soak);
+    let mut is_well = can_soak;
+    if canary && can_soak {
+        let words = canary::run(&survey, &data, postgres, pg_config, json).await?;
+        is_well = words.iter().all(|word| word.is_well);
+        if json {
+            value["canary"] = serde_json::to_value(&words)?;
+        } else {
+            verbs::print(&canary::as_text(&words))?;
+        }
+    }
+    if json {
+        verbs::print_json(&value)?;
+    }
+    Ok(if is_well { exit::PASS } else { exit::INVALID })
 }
 
 fn as_text(survey: &Survey, can_soak: bool) -> String {

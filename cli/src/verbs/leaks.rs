@@ -11,13 +11,16 @@ use pgsoak_analysis::{
     valgrind::{self, AddressMap},
 };
 use pgsoak_proto::evidence::{LeakKind, StackFrame};
+use pgsoak_workloads::suppression::{Frame, Hides, written};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::{collections::BTreeMap, fs};
 
 /// `leaks`
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  pgsoak leaks logs/*.log --extension pg_tviews")]
+#[command(
+    after_help = "Examples:\n  pgsoak leaks logs/*.log --extension pg_tviews\n  pgsoak leaks logs/*.log --suppress 3f2a91c0 > known.supp"
+)]
 pub struct LeaksArgs {
     /// Logs of memcheck (text), one per process.
     #[arg(required = true)]
@@ -28,6 +31,9 @@ pub struct LeaksArgs {
     /// Still-reachable blocks as well.
     #[arg(long)]
     pub reachable: bool,
+    /// Write a suppression for the stack with this fingerprint (or its beginning) to standard output, for a plan's `suppressions`.
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub suppress: Option<String>,
     /// Rows.
     #[arg(long, default_value_t = 20)]
     pub limit: usize,
@@ -48,10 +54,12 @@ struct Row {
     count: u64,
     processes: u32,
     stack: Vec<String>,
+    #[serde(skip)]
+    frames: Vec<StackFrame>,
 }
 
 pub async fn run(args: LeaksArgs) -> anyhow::Result<u8> {
-    let LeaksArgs { files, extension, reachable, limit, json } = args;
+    let LeaksArgs { files, extension, reachable, suppress, limit, json } = args;
     let image = ExtensionImage::new(extension.iter().map(String::as_str));
     let mut rows: BTreeMap<(String, String), Row> = BTreeMap::new();
     let mut incomplete = Vec::new();
@@ -84,6 +92,10 @@ pub async fn run(args: LeaksArgs) -> anyhow::Result<u8> {
         }
     }
     let mut rows: Vec<Row> = rows.into_values().collect();
+    if let Some(fingerprint) = suppress {
+        verbs::print(&suppression_of(&rows, &fingerprint)?)?;
+        return Ok(exit::PASS);
+    }
     rows.sort_by(|a, b| {
         (b.owner == Owner::Extension, b.bytes, b.count, &a.fingerprint).cmp(&(
             a.owner == Owner::Extension,
@@ -97,9 +109,15 @@ pub async fn run(args: LeaksArgs) -> anyhow::Result<u8> {
         return Ok(exit::PASS);
     }
     let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_FULL_CONDENSED)
-        .set_header(["What", "Owner", "Bytes", "Blocks", "Times", "Stack"]);
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
+        "What",
+        "Owner",
+        "Bytes",
+        "Blocks",
+        "Times",
+        "Stack",
+        "Fingerprint",
+    ]);
     for row in rows.iter().take(limit) {
         #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
         let bytes = words::bytes(row.bytes as f64);
@@ -111,6 +129,7 @@ pub async fn run(args: LeaksArgs) -> anyhow::Result<u8> {
             row.blocks.to_string(),
             row.count.to_string(),
             stack.join(" ← "),
+            row.fingerprint.clone(),
         ]);
     }
     let mut out = format!("{table}\n{} stacks in {} logs\n", rows.len(), files.len());
@@ -122,6 +141,42 @@ pub async fn run(args: LeaksArgs) -> anyhow::Result<u8> {
     }
     verbs::print(&out)?;
     Ok(exit::PASS)
+}
+
+/// The suppressions of all rows that the fingerprint names: one stack can be lost in several kinds.
+fn suppression_of(rows: &[Row], fingerprint: &str) -> anyhow::Result<String> {
+    let named: Vec<&Row> =
+        rows.iter().filter(|row| row.fingerprint.starts_with(fingerprint)).collect();
+    let first = named.first().ok_or_else(|| {
+        Coded::usage(format!(
+            "no stack of these logs has a fingerprint that begins with '{fingerprint}'; `pgsoak leaks` lists them, `--reachable` those of blocks still reachable"
+        ))
+    })?;
+    if named.iter().any(|row| row.fingerprint != first.fingerprint) {
+        return Err(Coded::usage(format!(
+            "'{fingerprint}' begins the fingerprints of several stacks; give more digits"
+        ))
+        .into());
+    }
+    let mut text = String::new();
+    for row in &named {
+        let frames: Vec<Frame> = row
+            .frames
+            .iter()
+            .map(|frame| Frame { function: frame.function.clone(), object: frame.module.clone() })
+            .collect();
+        let hides = match row.what.as_str() {
+            "definite" | "indirect" | "possible" | "reachable" => Hides::Leak(&row.what),
+            error => Hides::Error(error),
+        };
+        let top = row.stack.iter().find(|line| !line.starts_with("malloc")).or(row.stack.first());
+        let top = top.map_or("", |line| line.split(" (").next().unwrap_or_default());
+        let name = format!("{top} {} {}", row.what, row.fingerprint);
+        let written = written(&name, hides, &frames)
+            .ok_or_else(|| Coded::usage(format!("memcheck cannot suppress '{}'", row.what)))?;
+        text.push_str(&written);
+    }
+    Ok(text)
 }
 
 fn entry<'a>(
@@ -140,6 +195,7 @@ fn entry<'a>(
         count: 0,
         processes: 0,
         stack: stack::normal_stack(frames),
+        frames: frames.to_vec(),
     });
     row.processes += 1;
     row

@@ -71,6 +71,18 @@ async fn soak(
     json: bool,
     quiet: bool,
 ) -> anyhow::Result<u8> {
+    let (mut control, run) = to_its_end(embedded, files, data, quiet).await?;
+    let report = write_reports(&mut control, &run, data).await?;
+    submit::finish(&mut control, &run, json, Some(&report)).await
+}
+
+/// Submits and follows until the run is over, or somebody has stopped it and it is cleaned up.
+pub(super) async fn to_its_end(
+    embedded: &mut Embedded,
+    files: plan_files::PlanFiles,
+    data: &Path,
+    quiet: bool,
+) -> anyhow::Result<(connect::Control, String)> {
     let mut control = embedded.control().await?;
     end_leftovers(&mut control).await?;
     let run =
@@ -103,8 +115,7 @@ async fn soak(
             }
         }
     }
-    let report = write_reports(&mut control, &run, data).await?;
-    submit::finish(&mut control, &run, json, Some(&report)).await
+    Ok((control, run.clone()))
 }
 
 /// Runs that a killed `pgsoak run` left unfinished in this folder would go on beside this one: they are ended.

@@ -17,9 +17,13 @@ workload = ["fault_malloc_kept", "fault_palloc_top", "fault_context_kept", "faul
             "fault_cache_bounded", "fault_sawtooth", "fault_nothing"]
 tool = "plain"
 [[job]]
-workload = ["fault_malloc_lost", "fault_nothing"]
+workload = ["fault_malloc_lost", "fault_nothing", "fault_fd_kept"]
 tool = "memcheck"
 scale = 0.1
+[[job]]
+workload = ["fault_invalid_read", "fault_invalid_write", "fault_uninitialised"]
+tool = "memcheck"
+scale = 0.02
 "#
     )
 }
@@ -78,6 +82,17 @@ fn every_fault_is_judged_rightly(postgres: &str, palloc_bytes: f64) {
     let lost = finding(&soaked, "fault_malloc_lost", "memcheck").unwrap();
     assert!(lost["stack"].to_string().contains("faults_malloc_lost"), "{lost:#}");
     assert_eq!(lost["owner"], "extension");
+    for (workload, what, function) in [
+        ("fault_invalid_read", "Invalid read of size 1", "read_behind"),
+        ("fault_invalid_write", "Invalid write of size 1", "write_behind"),
+        ("fault_uninitialised", "uninitialised value", "decide_by"),
+        ("fault_fd_kept", "File descriptor left open", "keep_descriptor"),
+    ] {
+        must_fail(&soaked, workload, "memcheck", what, None, 0.0);
+        let found = finding(&soaked, workload, "memcheck").unwrap();
+        assert!(found["stack"].to_string().contains(function), "{found:#}");
+        assert_eq!(found["fingerprint"].as_str().unwrap().len(), 16);
+    }
     for healthy in ["fault_cache_bounded", "fault_sawtooth", "fault_nothing"] {
         for tool in ["plain", "memcheck"] {
             let found = finding(&soaked, healthy, tool);

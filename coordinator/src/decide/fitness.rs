@@ -87,6 +87,7 @@ pub(crate) mod tests {
             exclusive: false,
             agents: BTreeMap::new(),
             on_lost: pgsoak_proto::job::OnLost::Wait,
+            options: Default::default(),
         }
     }
 

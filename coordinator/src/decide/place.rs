@@ -5,6 +5,7 @@
 //! it will get, so that small jobs do not starve it.
 
 use crate::decide::fitness::{lacks, listed};
+use crate::decide::stages::Stages;
 use crate::domain::time::UnixUs;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
 use pgsoak_proto::job::JobSpec;
@@ -22,6 +23,8 @@ pub struct Snapshot<'a> {
     pub waiting: Vec<WaitingJob<'a>>,
     /// Jobs of each run that have an agent.
     pub live_jobs: BTreeMap<RunId, usize>,
+    /// Of these, canaries.
+    pub live_canaries: BTreeMap<RunId, usize>,
 }
 
 /// One agent.
@@ -109,6 +112,7 @@ pub fn place(snapshot: &Snapshot<'_>) -> Placement {
         }
     }
     let mut placed: Vec<(&JobSpec, AgentId)> = Vec::new();
+    let mut stages = Stages::default();
     while let Some(position) = queues
         .iter()
         .enumerate()
@@ -118,6 +122,10 @@ pub fn place(snapshot: &Snapshot<'_>) -> Placement {
     {
         let Some((run, queue)) = queues.get_mut(position) else { break };
         let Some(job) = queue.pop_front() else { break };
+        if let Err(why) = stages.turn(snapshot, job.spec) {
+            placement.waits.insert(job.spec.job, why.to_owned());
+            continue;
+        }
         let mut replicas_at = job.replicas_at.clone();
         for (spec, agent) in &placed {
             if are_replicas(spec, job.spec) {
@@ -265,6 +273,7 @@ mod tests {
             agents: (1u8..).map(id).zip(agents).collect(),
             waiting,
             live_jobs: BTreeMap::new(),
+            live_canaries: BTreeMap::new(),
         }
     }
 

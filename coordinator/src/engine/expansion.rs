@@ -4,7 +4,7 @@ use crate::domain::record::RunInput;
 use crate::engine::handle::Submission;
 use crate::engine::judging::PLAN_FILE;
 use pgsoak_proto::id::{JobId, RunId};
-use pgsoak_workloads::expand::{WorkloadText, expand};
+use pgsoak_workloads::expand::{WorkloadText, expand_for};
 use pgsoak_workloads::file_error::FileError;
 use pgsoak_workloads::plan::Plan;
 use std::collections::BTreeMap;
@@ -32,7 +32,8 @@ fn lines(problems: &[FileError]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// A fresh run of a plan; `workloads` by the name that the plan uses.
+/// A fresh run of a plan; `workloads` by the name that the plan uses. `agents`: so many are connected; each gets the canary, where the plan asks
+/// for it.
 ///
 /// # Errors
 ///
@@ -41,6 +42,7 @@ pub fn submission(
     input: RunInput,
     client_key: String,
     max_jobs: usize,
+    agents: u32,
 ) -> Result<Submission, PlanRefused> {
     let plan = Plan::parse(PLAN_FILE, &input.plan_toml).map_err(PlanRefused::Files)?;
     let texts: BTreeMap<String, WorkloadText> = input
@@ -52,7 +54,7 @@ pub fn submission(
         })
         .collect();
     let run = RunId::issue();
-    let specs = expand(&plan, &texts, run, JobId::issue).map_err(PlanRefused::Files)?;
+    let specs = expand_for(&plan, &texts, run, agents, JobId::issue).map_err(PlanRefused::Files)?;
     if specs.is_empty() {
         return Err(PlanRefused::Empty);
     }

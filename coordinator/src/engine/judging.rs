@@ -202,6 +202,7 @@ fn unjudged(run: &RunSnapshot, error: &JudgeError) -> RunResult {
         budgets: Vec::new(),
         comparisons: Vec::new(),
         holders: Vec::new(),
+        suppressed: Vec::new(),
         jobs: Vec::new(),
         engine: verdict::ENGINE,
     }

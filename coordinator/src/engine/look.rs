@@ -9,7 +9,7 @@ use crate::domain::time::UnixUs;
 use crate::engine::handle::{PlanPlaces, in_order};
 use crate::engine::state::State;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
-use pgsoak_proto::job::{JobSpec, Lease};
+use pgsoak_proto::job::{Arm, JobSpec, Lease};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
@@ -22,6 +22,12 @@ impl State {
         self.keep_schedules();
         self.place(now);
         self.end_runs(now);
+    }
+
+    /// Agents that have a session now.
+    pub(crate) fn connected(&self) -> u32 {
+        let connected = self.agents.values().filter(|agent| agent.session.is_some()).count();
+        u32::try_from(connected).unwrap_or(u32::MAX)
     }
 
     fn check_liveness(&mut self, now: UnixUs) {
@@ -112,6 +118,7 @@ impl State {
     fn snapshot<'a>(&'a self, now: UnixUs, waiting: Vec<WaitingJob<'a>>) -> Snapshot<'a> {
         let mut busy: BTreeMap<AgentId, (usize, bool)> = BTreeMap::new();
         let mut live_jobs: BTreeMap<RunId, usize> = BTreeMap::new();
+        let mut live_canaries: BTreeMap<RunId, usize> = BTreeMap::new();
         for (run, entry) in &self.runs {
             for job in entry.jobs.values() {
                 if let Some(agent) = job.slot_of(now, self.lease_ttl, &self.limits) {
@@ -119,6 +126,9 @@ impl State {
                     *jobs += 1;
                     *has_exclusive |= job.spec.exclusive;
                     *live_jobs.entry(*run).or_default() += 1;
+                    if job.spec.arm == Arm::Canary {
+                        *live_canaries.entry(*run).or_default() += 1;
+                    }
                 }
             }
         }
@@ -138,7 +148,7 @@ impl State {
                 (*id, snapshot)
             })
             .collect();
-        Snapshot { now, agents, waiting, live_jobs }
+        Snapshot { now, agents, waiting, live_jobs, live_canaries }
     }
 
     /// Gives a job away. The lease and the fence are in the same batch, and the agent hears of it after that is durable.

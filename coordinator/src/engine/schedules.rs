@@ -178,7 +178,7 @@ fn plan_facts(
     input: &RunInput,
     max_jobs: usize,
 ) -> Result<(Duration, BTreeSet<BuildRef>), PlanRefused> {
-    let specs = expansion::submission(input.clone(), String::new(), max_jobs)?.specs;
+    let specs = expansion::submission(input.clone(), String::new(), max_jobs, 1)?.specs;
     let longest = specs.iter().map(expected).max().unwrap_or_default();
     let builds = specs.into_iter().map(|spec| spec.build).filter(|b| *b != BuildRef::Vanilla);
     Ok((longest, builds.collect()))
@@ -242,7 +242,7 @@ impl State {
         let NewSchedule { name, input, spec, is_replacing } = new;
         let now = self.clock.wall();
         let calendar = Calendar::parse(&spec, now)?;
-        let plan = expansion::submission(input.clone(), String::new(), self.limits.max_jobs)?.plan;
+        let plan = expansion::submission(input.clone(), String::new(), self.limits.max_jobs, 1)?.plan;
         let (expected, builds) = plan_facts(&input, self.limits.max_jobs)?;
         let name = if name.is_empty() { plan.clone() } else { name };
         let is_word = (1..=100).contains(&name.len())

@@ -34,6 +34,13 @@ impl ControlService {
         Self { services }
     }
 
+    /// Agents that have a session now.
+    async fn connected(&self) -> Result<u32, Status> {
+        let agents = self.services.engine.agents().await.or_status()?;
+        let connected = agents.iter().filter(|agent| agent.is_connected).count();
+        Ok(u32::try_from(connected).unwrap_or(u32::MAX))
+    }
+
     async fn find(&self, text: &str) -> Result<RunId, Status> {
         find(&self.services, text).await
     }
@@ -137,8 +144,9 @@ impl Control for ControlService {
             }));
         }
         let labels = submit::labels(labels)?;
+        let agents = self.connected().await?;
         let submission =
-            submit::submission(plan_toml, workloads, client_key, &self.services.limits)?;
+            submit::submission(plan_toml, workloads, client_key, &self.services.limits, agents)?;
         let submission = Submission { labels, ..submission };
         let submitted = self.services.engine.submit(submission).await.or_status()?;
         Ok(Response::new(wire::SubmitRunResponse {
@@ -152,8 +160,9 @@ impl Control for ControlService {
         request: Request<wire::CheckPlanRequest>,
     ) -> Result<Response<wire::CheckPlanResponse>, Status> {
         let wire::CheckPlanRequest { plan_toml, workloads } = request.into_inner();
-        let submission =
-            submit::submission(plan_toml, workloads, String::new(), &self.services.limits)?;
+        let agents = self.connected().await?;
+        let limits = &self.services.limits;
+        let submission = submit::submission(plan_toml, workloads, String::new(), limits, agents)?;
         let specs = submission.specs;
         let places = self.services.engine.check(specs.clone()).await.or_status()?;
         let jobs = specs

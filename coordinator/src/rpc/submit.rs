@@ -15,14 +15,16 @@ const MAX_FILE: usize = 1 << 20;
 /// Longest client key, in bytes.
 const MAX_KEY: usize = 100;
 
-/// A run to begin, from a plan and its workloads.
+/// A run to begin, from a plan and its workloads. `agents`: so many are connected; each gets the canary, where the plan asks for it.
 pub(super) fn submission(
     plan_toml: String,
     workloads: Vec<wire::WorkloadFile>,
     client_key: String,
     limits: &Limits,
+    agents: u32,
 ) -> Result<Submission, Status> {
-    expansion::submission(input(plan_toml, workloads)?, client_key, limits.max_jobs).or_status()
+    expansion::submission(input(plan_toml, workloads)?, client_key, limits.max_jobs, agents)
+        .or_status()
 }
 
 /// A plan and its workloads, by the name that the plan uses.

@@ -71,6 +71,9 @@ impl TryFrom<frame::Body> for Body {
             frame::Body::Gap(w) => Self::Gap(w.try_into().within("gap")?),
             frame::Body::Ended(w) => Self::Ended(w.try_into().within("ended")?),
             frame::Body::SiteDigest(w) => Self::SiteDigest(w.try_into().within("site_digest")?),
+            frame::Body::MemcheckExit(w) => {
+                Self::MemcheckExit(w.try_into().within("memcheck_exit")?)
+            }
         })
     }
 }
@@ -94,6 +97,7 @@ impl From<&Body> for frame::Body {
             Body::Gap(b) => Self::Gap(b.into()),
             Body::Ended(b) => Self::Ended(b.into()),
             Body::SiteDigest(b) => Self::SiteDigest(b.into()),
+            Body::MemcheckExit(b) => Self::MemcheckExit(b.into()),
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::convert::{
     InvalidMessage, cut, in_range, invalid, milliseconds, parsed, same_words, text, word,
 };
-use crate::job::{Arm, JobSpec, Lease, OnLost, Outcome, Tool};
+use crate::job::{Arm, JobSpec, Lease, OnLost, Outcome, Tool, ToolOptions};
 use crate::wire;
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ const WORKLOAD_NAME_BYTES: usize = 200;
 const WORKLOAD_TOML_BYTES: usize = 1 << 20;
 const SAMPLE_EVERY_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
 const HARD_END_MS: std::ops::RangeInclusive<u64> = 1_000..=30 * 24 * 3_600 * 1_000;
+const SUPPRESSIONS_BYTES: usize = 256 << 10;
 const MAX_SCALE: f64 = 1000.0;
 
 same_words!(Tool, wire::Tool: Plain, Memcheck, Massif, Heaptrack);
-same_words!(Arm, wire::Arm: Candidate, Baseline, Control);
+same_words!(Arm, wire::Arm: Candidate, Baseline, Control, Canary);
 same_words!(Outcome, wire::Outcome: Finished, Failed, Infrastructure, Cancelled, TimedOut);
 
 impl TryFrom<wire::Lease> for Lease {
@@ -59,6 +60,7 @@ impl TryFrom<wire::JobSpec> for JobSpec {
             exclusive,
             agents,
             on_lost,
+            options,
         } = wire;
         if !(scale > 0.0 && scale <= MAX_SCALE) {
             return Err(invalid("scale", format_args!("{scale} is not in (0, {MAX_SCALE}]")));
@@ -89,6 +91,7 @@ impl TryFrom<wire::JobSpec> for JobSpec {
                 Ok(wire::OnLost::Retry) => OnLost::Retry,
                 Err(_) => return Err(invalid("on_lost", format_args!("{on_lost} is unknown"))),
             },
+            options: Box::new(options.map(ToolOptions::try_from).transpose()?.unwrap_or_default()),
         })
     }
 }
@@ -113,6 +116,7 @@ impl From<&JobSpec> for wire::JobSpec {
             exclusive,
             agents,
             on_lost,
+            options,
         } = spec;
         Self {
             job_id: job.to_string(),
@@ -136,6 +140,24 @@ impl From<&JobSpec> for wire::JobSpec {
                 OnLost::Retry => wire::OnLost::Retry,
             }
             .into(),
+            options: (**options != ToolOptions::default()).then(|| (&**options).into()),
         }
+    }
+}
+
+impl TryFrom<wire::ToolOptions> for ToolOptions {
+    type Error = InvalidMessage;
+
+    fn try_from(wire: wire::ToolOptions) -> Result<Self, Self::Error> {
+        let wire::ToolOptions { suppressions, pages_as_heap } = wire;
+        let suppressions = text(suppressions, 0..=SUPPRESSIONS_BYTES, "options.suppressions")?;
+        Ok(Self { suppressions, pages_as_heap })
+    }
+}
+
+impl From<&ToolOptions> for wire::ToolOptions {
+    fn from(options: &ToolOptions) -> Self {
+        let ToolOptions { suppressions, pages_as_heap } = options;
+        Self { suppressions: suppressions.clone(), pages_as_heap: *pages_as_heap }
     }
 }

@@ -1,7 +1,10 @@
 //! What memcheck found.
 
 use crate::convert::{InvalidMessage, each, in_range, invalid, same_words, word};
-use crate::evidence::{LeakCheck, LeakKind, LeakRecord, MemcheckError, MemcheckErrors, StackFrame};
+use crate::evidence::{
+    LeakCheck, LeakKind, LeakRecord, MemcheckError, MemcheckErrors, MemcheckExit, StackFrame,
+    SuppressionUse,
+};
 use crate::wire;
 
 /// Frames of a stack, innermost first; deeper ones are left out.
@@ -132,5 +135,48 @@ impl From<&MemcheckErrors> for wire::MemcheckErrors {
     fn from(errors: &MemcheckErrors) -> Self {
         let MemcheckErrors { process, errors } = errors;
         Self { process: *process, errors: errors.iter().map(Into::into).collect() }
+    }
+}
+
+impl TryFrom<wire::SuppressionUse> for SuppressionUse {
+    type Error = InvalidMessage;
+
+    fn try_from(wire: wire::SuppressionUse) -> Result<Self, Self::Error> {
+        let wire::SuppressionUse { name, source, count, bytes, blocks } = wire;
+        Ok(Self { name, source, count: in_range(count, 1..=u64::MAX, "count")?, bytes, blocks })
+    }
+}
+
+impl From<&SuppressionUse> for wire::SuppressionUse {
+    fn from(used: &SuppressionUse) -> Self {
+        let SuppressionUse { name, source, count, bytes, blocks } = used;
+        Self {
+            name: name.clone(),
+            source: source.clone(),
+            count: (*count).max(1),
+            bytes: *bytes,
+            blocks: *blocks,
+        }
+    }
+}
+
+impl TryFrom<wire::MemcheckExit> for MemcheckExit {
+    type Error = InvalidMessage;
+
+    fn try_from(wire: wire::MemcheckExit) -> Result<Self, Self::Error> {
+        let wire::MemcheckExit { process, records, suppressions } = wire;
+        let suppressions = each(suppressions, "suppressions")?;
+        Ok(Self { process, records: each(records, "records")?, suppressions })
+    }
+}
+
+impl From<&MemcheckExit> for wire::MemcheckExit {
+    fn from(exit: &MemcheckExit) -> Self {
+        let MemcheckExit { process, records, suppressions } = exit;
+        Self {
+            process: *process,
+            records: records.iter().map(Into::into).collect(),
+            suppressions: suppressions.iter().map(Into::into).collect(),
+        }
     }
 }

@@ -58,7 +58,25 @@ CREATE FUNCTION faults_trigger_kept() RETURNS trigger
 AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION faults_trigger_kept() IS 'row trigger that mallocs as many bytes as its argument says, and keeps them';
 
+-- In other processes than the session's, and at its end.
+CREATE FUNCTION faults_worker_lost(bytes int) RETURNS bigint
+AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
+COMMENT ON FUNCTION faults_worker_lost(int) IS 'has the background worker malloc and lose; waits for it; needs the library preloaded';
+
+-- Dear, so that the planner gives it to workers.
+CREATE FUNCTION faults_parallel_lost(bytes int) RETURNS bigint
+AS 'MODULE_PATHNAME' LANGUAGE C STRICT PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION faults_parallel_lost(int) IS 'malloc, pointer dropped, in parallel workers only; returns 1 there, else 0';
+
+CREATE FUNCTION faults_exit_lost(bytes int) RETURNS bigint
+AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
+COMMENT ON FUNCTION faults_exit_lost(int) IS 'malloc, pointer dropped, when the backend leaves';
+
 -- Wrong rather than wasteful: for memcheck.
+CREATE FUNCTION faults_invalid_write() RETURNS bigint
+AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
+COMMENT ON FUNCTION faults_invalid_write() IS 'writes one byte behind a block of malloc';
+
 CREATE FUNCTION faults_invalid_read() RETURNS bigint
 AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
 COMMENT ON FUNCTION faults_invalid_read() IS 'reads one byte behind a block of malloc';

@@ -11,12 +11,23 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "access/parallel.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "storage/spin.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/wait_event.h"
 
 PG_MODULE_MAGIC;
 
@@ -425,7 +436,237 @@ faults_trigger_kept(PG_FUNCTION_ARGS)
 	return PointerGetDatum(trigger->tg_trigtuple);
 }
 
+/* ---- in other processes than the session's, and at its end ---- */
+
+/* Lost while the backend leaves: no check between two operations sees it. */
+static int	bytes_at_exit = 0;
+
+WASTER void
+lose_at_exit(int code, Datum arg)
+{
+	lose_block((size_t) bytes_at_exit);
+}
+
+PG_FUNCTION_INFO_V1(faults_exit_lost);
+Datum
+faults_exit_lost(PG_FUNCTION_ARGS)
+{
+	int			bytes = positive(PG_GETARG_INT32(0), "bytes");
+
+	if (bytes_at_exit == 0)
+		on_proc_exit(lose_at_exit, (Datum) 0);
+	bytes_at_exit = bytes;
+	PG_RETURN_INT64(bytes);
+}
+
+/* In a parallel worker only, which lives for one query: 1 where that is so. */
+PG_FUNCTION_INFO_V1(faults_parallel_lost);
+Datum
+faults_parallel_lost(PG_FUNCTION_ARGS)
+{
+	int			bytes = positive(PG_GETARG_INT32(0), "bytes");
+
+	if (!IsParallelWorker())
+		PG_RETURN_INT64(0);
+	lose_block((size_t) bytes);
+	PG_RETURN_INT64(1);
+}
+
+/*
+ * A background worker that loses what sessions ask it to lose. It is there when the library is preloaded, and does one piece of work for
+ * each call of a session, which waits for it: so its growth belongs to operations.
+ */
+typedef struct Work
+{
+	slock_t		mutex;
+	Latch	   *worker;			/* NULL: it does not run */
+	uint64		asked;			/* bytes that sessions have asked for */
+	uint64		done;			/* of these, lost */
+	int			bytes;			/* of one block */
+} Work;
+
+static Work *work = NULL;
+
+#if PG_VERSION_NUM >= 150000
+static shmem_request_hook_type request_before = NULL;
+#endif
+static shmem_startup_hook_type startup_before = NULL;
+
+static void
+request_shared_memory(void)
+{
+#if PG_VERSION_NUM >= 150000
+	if (request_before)
+		request_before();
+#endif
+	RequestAddinShmemSpace(MAXALIGN(sizeof(Work)));
+}
+
+static void
+attach_shared_memory(void)
+{
+	bool		found;
+
+	if (startup_before)
+		startup_before();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	work = ShmemInitStruct("pgsoak_faults work", sizeof(Work), &found);
+	if (!found)
+	{
+		memset(work, 0, sizeof(Work));
+		SpinLockInit(&work->mutex);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+static volatile sig_atomic_t worker_must_leave = false;
+
+static void
+worker_leaves(SIGNAL_ARGS)
+{
+	worker_must_leave = true;
+	SetLatch(MyLatch);
+}
+
+static void
+worker_is_gone(int code, Datum arg)
+{
+	SpinLockAcquire(&work->mutex);
+	work->worker = NULL;
+	SpinLockRelease(&work->mutex);
+}
+
+WASTER void
+lose_in_worker(size_t bytes)
+{
+	lose_block(bytes);
+}
+
+PGDLLEXPORT void faults_worker_main(Datum arg);
+
+void
+faults_worker_main(Datum arg)
+{
+	pqsignal(SIGTERM, worker_leaves);
+	BackgroundWorkerUnblockSignals();
+	before_shmem_exit(worker_is_gone, (Datum) 0);
+	SpinLockAcquire(&work->mutex);
+	work->worker = MyLatch;
+	SpinLockRelease(&work->mutex);
+	while (!worker_must_leave)
+	{
+		int			bytes = 0;
+
+		SpinLockAcquire(&work->mutex);
+		if (work->done < work->asked)
+			bytes = work->bytes;
+		SpinLockRelease(&work->mutex);
+		if (bytes > 0)
+		{
+			lose_in_worker((size_t) bytes);
+			SpinLockAcquire(&work->mutex);
+			work->done += (uint64) bytes;
+			SpinLockRelease(&work->mutex);
+			continue;
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1000L, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	proc_exit(0);
+}
+
+PG_FUNCTION_INFO_V1(faults_worker_lost);
+Datum
+faults_worker_lost(PG_FUNCTION_ARGS)
+{
+	int			bytes = positive(PG_GETARG_INT32(0), "bytes");
+	uint64		mine;
+	int			waited = 0;
+
+	if (work == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pgsoak_faults is not preloaded: its background worker does not run"),
+				 errhint("Add it to shared_preload_libraries.")));
+	SpinLockAcquire(&work->mutex);
+	work->bytes = bytes;
+	work->asked += (uint64) bytes;
+	mine = work->asked;
+	SpinLockRelease(&work->mutex);
+	for (;;)
+	{
+		uint64		done;
+
+		SpinLockAcquire(&work->mutex);
+		done = work->done;
+		if (done < mine && work->worker != NULL)
+			SetLatch(work->worker);
+		SpinLockRelease(&work->mutex);
+		if (done >= mine)
+			break;
+		CHECK_FOR_INTERRUPTS();
+		/* 5,000 a second: two minutes, also under memcheck. */
+		if (++waited > 600000)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the background worker of pgsoak_faults does not answer")));
+		pg_usleep(200L);
+	}
+	PG_RETURN_INT64((int64) mine);
+}
+
+void		_PG_init(void);
+
+void
+_PG_init(void)
+{
+	BackgroundWorker worker;
+
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+#if PG_VERSION_NUM >= 150000
+	request_before = shmem_request_hook;
+	shmem_request_hook = request_shared_memory;
+#else
+	request_shared_memory();
+#endif
+	startup_before = shmem_startup_hook;
+	shmem_startup_hook = attach_shared_memory;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = 1;
+	snprintf(worker.bgw_name, BGW_MAXLEN, "pgsoak_faults worker");
+	snprintf(worker.bgw_type, BGW_MAXLEN, "pgsoak_faults worker");
+	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "pgsoak_faults");
+	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name), "faults_worker_main");
+	RegisterBackgroundWorker(&worker);
+}
+
 /* ---- wrong ---- */
+
+WASTER void
+write_behind(volatile unsigned char *block, size_t bytes)
+{
+	block[bytes] = 0x5a;
+}
+
+PG_FUNCTION_INFO_V1(faults_invalid_write);
+Datum
+faults_invalid_write(PG_FUNCTION_ARGS)
+{
+	/* As below: the byte behind lies in the allocator's rounding. */
+	unsigned char *block = malloc(20);
+
+	no_memory(block);
+	SEEN(block);
+	write_behind(block, 20);
+	SEEN(block);
+	free(block);
+	PG_RETURN_INT64(0);
+}
 
 WASTER int
 read_behind(const volatile unsigned char *block, size_t bytes)

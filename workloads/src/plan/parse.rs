@@ -4,15 +4,16 @@ use super::{Floor, Plan, PlanJob};
 use crate::file_error::FileError;
 use crate::file_error::hint;
 use crate::quantity::MAX_TIME;
+use crate::suppression;
 use crate::table::Entry;
 use crate::table::Source;
 use crate::table::Table;
-use pgsoak_proto::job::{BuildRef, OnLost, PostgresRef, Tool};
+use pgsoak_proto::job::{BuildRef, OnLost, PostgresRef, Tool, ToolOptions};
 use std::{collections::BTreeMap, time::Duration};
 
-const PLAN_KEYS: [&str; 8] =
-    ["name", "about", "defaults", "job", "floor", "seed", "hard_end", "stop_when_proven"];
-const JOB_KEYS: [&str; 15] = [
+const PLAN_KEYS: [&str; 9] =
+    ["name", "about", "defaults", "job", "floor", "seed", "hard_end", "stop_when_proven", "canary"];
+const JOB_KEYS: [&str; 17] = [
     "workload",
     "tool",
     "postgres",
@@ -28,6 +29,8 @@ const JOB_KEYS: [&str; 15] = [
     "hard_end",
     "seed",
     "on_lost",
+    "suppressions",
+    "pages_as_heap",
 ];
 const TOOLS: [Tool; 4] = [Tool::Plain, Tool::Memcheck, Tool::Massif, Tool::Heaptrack];
 
@@ -78,6 +81,7 @@ fn read(top: Table<'_, '_>) -> Option<Plan> {
             .collect(),
         floor: top.get("floor").and_then(|entry| entry.table()).map(floor).unwrap_or_default(),
         stop_when_proven: top.get("stop_when_proven").and_then(|e| e.flag()).unwrap_or(false),
+        canary: top.get("canary").and_then(|entry| entry.flag()).unwrap_or(false),
     })
 }
 
@@ -179,6 +183,28 @@ fn job(table: Table<'_, '_>, base: &PlanJob) -> PlanJob {
             .and_then(|entry| entry.whole(0, i64::MAX.unsigned_abs()))
             .unwrap_or(base.seed),
         on_lost: table.get("on_lost").and_then(|e| on_lost(&e)).unwrap_or(base.on_lost),
+        options: ToolOptions {
+            suppressions: table
+                .get("suppressions")
+                .and_then(|entry| suppressions(&entry))
+                .unwrap_or_else(|| base.options.suppressions.clone()),
+            pages_as_heap: table
+                .get("pages_as_heap")
+                .and_then(|entry| entry.flag())
+                .unwrap_or(base.options.pages_as_heap),
+        },
+    }
+}
+
+/// valgrind's own format, in the plan itself: so that it goes wherever the plan goes.
+fn suppressions(entry: &Entry<'_, '_>) -> Option<String> {
+    let text = entry.text()?;
+    match suppression::suppressions(text) {
+        Ok(_) => Some(text.to_owned()),
+        Err(error) => {
+            entry.refuse(error);
+            None
+        }
     }
 }
 
@@ -268,6 +294,7 @@ impl Default for PlanJob {
             hard_end: None,
             seed: 1,
             on_lost: OnLost::Wait,
+            options: ToolOptions::default(),
         }
     }
 }

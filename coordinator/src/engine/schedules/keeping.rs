@@ -139,7 +139,7 @@ impl State {
         labels.insert(LABEL.to_owned(), record.name.clone());
         let input: RunInput = (**input).clone();
         let key = format!("schedule:{id}:{what_for}");
-        let made = expansion::submission(input, key, self.limits.max_jobs)?;
+        let made = expansion::submission(input, key, self.limits.max_jobs, self.connected())?;
         let submission = Submission { labels, ..made };
         let run = self.submit(submission).run;
         if let Some(entry) = self.schedules.entries.get_mut(&id) {

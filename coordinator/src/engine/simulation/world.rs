@@ -203,6 +203,7 @@ impl World {
                 exclusive: false,
                 agents: BTreeMap::new(),
                 on_lost: pgsoak_proto::job::OnLost::Retry,
+                options: Default::default(),
             })
             .collect();
         let input = RunInput { plan_toml: "p".to_owned(), workloads: BTreeMap::new() };
