@@ -46,10 +46,10 @@ torture: setup builds
 	PGSOAK_KILLS=100 cargo test -p pgsoak --test torture -- --nocapture --test-threads=2
 
 # Broken files for every reader, ten minutes with fresh seeds (FUZZ_SECONDS, FUZZ_SEED). What breaks one is kept and read by the tests.
-# The limit is of address space: a reader whose memory runs away ends there.
+# The limit is of address space: a reader whose memory runs away ends there. Not a release: overflows must show.
 fuzz:
-	cargo build --release -p pgsoak-analysis --example fuzz_readers
-	bash -c 'ulimit -v 1500000; exec target/release/examples/fuzz_readers $${FUZZ_SECONDS:-600} $$FUZZ_SEED'
+	cargo build -p pgsoak-analysis --example fuzz_readers
+	bash -c 'ulimit -v 1500000; exec target/debug/examples/fuzz_readers $${FUZZ_SECONDS:-600} $$FUZZ_SEED'
 
 # 500 fresh seeds of a fleet in virtual time. PGSOAK_SEED=N replays one.
 simulate:

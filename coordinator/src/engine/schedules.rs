@@ -242,7 +242,8 @@ impl State {
         let NewSchedule { name, input, spec, is_replacing } = new;
         let now = self.clock.wall();
         let calendar = Calendar::parse(&spec, now)?;
-        let plan = expansion::submission(input.clone(), String::new(), self.limits.max_jobs, 1)?.plan;
+        let plan =
+            expansion::submission(input.clone(), String::new(), self.limits.max_jobs, 1)?.plan;
         let (expected, builds) = plan_facts(&input, self.limits.max_jobs)?;
         let name = if name.is_empty() { plan.clone() } else { name };
         let is_word = (1..=100).contains(&name.len())
