@@ -10,6 +10,7 @@ const FILES: &[&str] = &[
     "pgsoak/v1/control.proto",
     "pgsoak/v1/history.proto",
     "pgsoak/v1/schedules.proto",
+    "pgsoak/v1/notify.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -5,12 +5,14 @@
 
 mod chart;
 mod charts;
+mod github;
 mod html;
 mod junit;
 mod markdown;
 mod table;
 mod tools;
 
+pub use github::to_github;
 pub use html::to_html;
 pub use junit::to_junit;
 pub use markdown::to_markdown;

@@ -22,6 +22,20 @@ pub enum Verdict {
     Fail,
 }
 
+// === impl Verdict ===
+
+impl Verdict {
+    /// The word, as in JSON.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Inconclusive => "inconclusive",
+            Self::Invalid => "invalid",
+            Self::Fail => "fail",
+        }
+    }
+}
+
 /// Which line of evidence a finding comes from.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "snake_case")]

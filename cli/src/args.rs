@@ -33,6 +33,17 @@ pub struct OneRun {
     pub at: Where,
 }
 
+/// What a run leaves for CI, beside its exit code.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ForCi {
+    /// Write the result as JUnit XML as well.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Append the summary of the run to this file, as GitHub's steps do.
+    #[arg(long, value_name = "FILE", env = "GITHUB_STEP_SUMMARY")]
+    pub step_summary: Option<PathBuf>,
+}
+
 /// A list.
 #[derive(Debug, Args)]
 pub struct Listing {

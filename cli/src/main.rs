@@ -9,7 +9,6 @@ mod exit;
 mod folders;
 mod log;
 mod plan_files;
-#[allow(dead_code, reason = "forms of values that no setting has yet")]
 mod settings;
 mod show;
 mod verbs;

@@ -6,4 +6,5 @@ pub mod releases;
 pub mod result;
 pub mod runs;
 pub mod schedules;
+pub mod screen;
 pub mod words;

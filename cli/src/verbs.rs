@@ -16,6 +16,7 @@ mod judge;
 mod leaks;
 mod library;
 mod massif;
+mod notify;
 mod report;
 mod run;
 mod runs;
@@ -100,6 +101,8 @@ pub enum Verb {
     Judge(judge::JudgeArgs),
     /// Show the settings of the daemons: what is in force and from where, or an example file.
     Config(config::ConfigArgs),
+    /// Try the coordinator's webhooks and mails, or show which messages wait.
+    Notify(notify::NotifyArgs),
     /// List the workloads and plans that come with pgsoak, or print one.
     Library(library::LibraryArgs),
 }
@@ -144,6 +147,7 @@ pub fn dispatch(cli: Cli) -> u8 {
             Verb::Leaks(args) => leaks::run(args).await,
             Verb::Massif(args) => massif::run(args).await,
             Verb::Judge(args) => judge::run(args).await,
+            Verb::Notify(args) => notify::run(args).await,
             Verb::Config(args) => config::run(args).await,
             Verb::Library(args) => library::run(&args),
         }

@@ -1,8 +1,10 @@
 //! Starts a coordinator and stops it again: lock, store, engine, servers. Every task is joined here.
 
-use crate::config::CoordinatorConfig;
+use crate::config::{CoordinatorConfig, NotifyConfig};
 use crate::domain::limits::Limits;
 use crate::engine::clock::Clock;
+use crate::engine::handle::EngineHandle;
+use crate::engine::notices::Audience;
 use crate::engine::task;
 use crate::rpc::server;
 use crate::store::check::{self, Checked};
@@ -14,10 +16,11 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::Connected;
 use tracing::{Instrument, info, info_span, warn};
@@ -105,6 +108,9 @@ pub struct Running {
     engine: JoinHandle<()>,
     servers: Vec<JoinHandle<()>>,
     streams: TaskTracker,
+    handle: EngineHandle,
+    notify: watch::Sender<Arc<NotifyConfig>>,
+    outbox: JoinHandle<()>,
     store: Store,
     _lock: lock::DataLock,
 }
@@ -145,7 +151,7 @@ pub async fn start_with(config: CoordinatorConfig, limits: Limits) -> Result<Run
     running.tcp = tcp_address;
     running.http = http_address;
     if let Some(listener) = http {
-        let web = Web::new(services.engine().clone(), &data_dir, running.shutdown.clone());
+        let web = Web::new(services.clone(), &data_dir);
         let serving = web::serve(web, listener);
         running.servers.push(tokio::spawn(serving.instrument(info_span!("server", on = "http"))));
     }
@@ -189,6 +195,11 @@ async fn begin(
     let engine_gone = CancellationToken::new();
     let (handle, engine) =
         task::spawn(&config, limits, clock, store.clone(), engine_stop.clone()).await?;
+    let (notify, targets) = watch::channel(Arc::new(config.notify.clone()));
+    let outbox = tokio::spawn(
+        crate::notify::run(handle.clone(), store.clone(), targets.clone(), shutdown.clone())
+            .instrument(info_span!("notify")),
+    );
     let engine = tokio::spawn({
         let engine_gone = engine_gone.clone();
         async move {
@@ -198,7 +209,8 @@ async fn begin(
             engine_gone.cancel();
         }
     });
-    let services = server::Services::new(handle, store.clone(), limits, shutdown.clone());
+    let services =
+        server::Services::new(handle.clone(), store.clone(), limits, targets, shutdown.clone());
     let running = Running {
         tcp: None,
         socket: config.socket,
@@ -209,6 +221,9 @@ async fn begin(
         engine,
         servers: Vec::new(),
         streams: services.tasks().clone(),
+        handle,
+        notify,
+        outbox,
         store,
         _lock: lock,
     };
@@ -267,6 +282,10 @@ impl Running {
                 "streams did not end in time; they are left behind"
             );
         }
+        // A delivery that is under way has its own patience, and is recorded.
+        if let Err(error) = self.outbox.await {
+            warn!(%error, "the outbox ended badly");
+        }
         self.engine_stop.cancel();
         if let Err(error) = self.engine.await {
             warn!(%error, "the engine ended badly");
@@ -282,6 +301,13 @@ impl Running {
     /// What it has stored, for whoever watches over a simulation.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Takes what settings may change at run time from `config`: who is told of what.
+    pub async fn reconfigure(&self, config: &CoordinatorConfig) {
+        self.notify.send_replace(Arc::new(config.notify.clone()));
+        // An engine that is gone needs no audience.
+        let _ = self.handle.set_audience(Audience::of(&config.notify)).await;
     }
 
     /// How often evidence was synced to the disk, for tests of the order of things.

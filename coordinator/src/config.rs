@@ -17,6 +17,121 @@ pub struct CoordinatorConfig {
     pub lease_ttl: Duration,
     /// Where pages, metrics and health are (HTTP).
     pub http: HttpListen,
+    /// Who is told of what.
+    pub notify: NotifyConfig,
+}
+
+/// Messages to people.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NotifyConfig {
+    /// Who is told.
+    pub targets: Vec<Target>,
+    /// Where the pages are, for links: `http://HOST:PORT` without a slash at its end.
+    pub link_base: String,
+    /// An agent that was not heard for so long is worth a message; zero: never.
+    pub agent_lost_after: Duration,
+}
+
+/// Somebody who is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Chosen by people; messages that wait are kept by it.
+    pub name: String,
+    /// Of what: the labels of `domain::notice::NoticeKind`.
+    pub on: Vec<String>,
+    /// How.
+    pub channel: Channel,
+}
+
+/// How a message travels.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Channel {
+    /// HTTP POST.
+    Webhook(Webhook),
+    /// SMTP.
+    Mail(Mail),
+}
+
+/// An HTTP receiver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Webhook {
+    /// `http://` or `https://`.
+    pub url: String,
+    /// The body's form.
+    pub format: Format,
+    /// Key of the signature; `None`: not signed.
+    pub secret: Option<Secret>,
+}
+
+/// The form of a webhook's body.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// Our own fields.
+    Json,
+    /// As Slack and its likes take it.
+    Slack,
+}
+
+/// A mail server and who gets mail by it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mail {
+    /// The server.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How the connection is kept private.
+    pub security: Security,
+    /// User and password; `None`: no login.
+    pub login: Option<(String, Secret)>,
+    /// `Name <address>` or an address.
+    pub from: String,
+    /// At least one.
+    pub to: Vec<String>,
+}
+
+/// How a connection to a mail server is kept private.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Security {
+    /// Not at all: for a server on the same host.
+    None,
+    /// Begins in the clear, and goes on only when TLS is offered.
+    StartTls,
+    /// TLS from the beginning.
+    Tls,
+}
+
+/// A text that is never shown.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a text.
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for its one use.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+// === impl Channel ===
+
+impl Channel {
+    /// The word for it.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Webhook(_) => "webhook",
+            Self::Mail(_) => "mail",
+        }
+    }
 }
 
 /// Where the HTTP listener is; port 0 takes a free one.
@@ -42,6 +157,7 @@ impl CoordinatorConfig {
             heartbeat_every: Duration::from_secs(5),
             lease_ttl: Duration::from_secs(30),
             http: HttpListen::Off,
+            notify: NotifyConfig::default(),
         }
     }
 }

@@ -11,5 +11,6 @@ pub mod fitness;
 pub mod held;
 pub mod liveness;
 pub mod place;
+pub mod retry;
 pub mod schedule;
 pub mod stages;

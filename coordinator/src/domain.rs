@@ -4,6 +4,7 @@ pub mod alert;
 pub mod history;
 pub mod job;
 pub mod limits;
+pub mod notice;
 pub mod record;
 pub mod run;
 pub mod schedule;

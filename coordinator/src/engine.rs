@@ -3,6 +3,7 @@
 //! A request changes memory and notes what has to be written and said. Then everything noted is written at once, and
 //! only when it is durable are messages sent and callers answered: nobody ever hears of a step that a crash could undo.
 
+pub mod census;
 pub mod clock;
 pub mod comparing;
 pub mod expansion;
@@ -14,6 +15,7 @@ pub mod stored;
 pub mod task;
 
 mod look;
+pub mod notices;
 mod requests;
 mod restore;
 mod sessions;

@@ -1,7 +1,7 @@
 //! The coordinator: takes plans, hands jobs to agents, stores evidence, judges.
 //!
-//! Floors, lowest first: `config`, `blocking` · `domain` (states; pure) · `decide` (placement, liveness; pure) · `store` (sled) ·
-//! `engine` (the task that owns all state) · `rpc`, `web` (pages, metrics, health) · `app`.
+//! Floors, lowest first: `config`, `blocking`, `metrics` · `domain` (states; pure) · `decide` (placement, liveness; pure) · `store` (sled) ·
+//! `engine` (the task that owns all state) · `notify` (webhooks, mail) · `rpc` · `web` (pages, metrics, health) · `app`.
 
 pub mod app;
 pub mod blocking;
@@ -9,6 +9,8 @@ pub mod config;
 pub mod decide;
 pub mod domain;
 pub mod engine;
+pub mod metrics;
+pub mod notify;
 pub mod rpc;
 pub mod store;
 pub mod web;

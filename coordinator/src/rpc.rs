@@ -5,14 +5,15 @@
 pub mod server;
 
 mod backup;
-mod control;
-mod evidence;
+pub(crate) mod control;
+pub(crate) mod evidence;
 mod fleet;
 mod history;
-mod report;
+mod notify;
+pub(crate) mod report;
 mod schedules;
 mod session;
-mod status;
+pub(crate) mod status;
 mod submit;
 mod trend;
-mod view;
+pub(crate) mod view;

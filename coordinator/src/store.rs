@@ -19,6 +19,7 @@ pub mod value;
 
 mod acknowledged;
 mod index;
+mod notices;
 
 use crate::blocking;
 use crate::domain::record::{AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord};

@@ -42,7 +42,7 @@ fn against(result: &RunResult) -> String {
     })
 }
 
-fn section(text: &mut String, title: &str, words: &str, table: &Table) {
+pub(super) fn section(text: &mut String, title: &str, words: &str, table: &Table) {
     if table.rows.is_empty() {
         return;
     }
@@ -86,7 +86,7 @@ fn table_text(table: &Table) -> String {
     text
 }
 
-fn section_of_matter(text: &mut String, result: &RunResult) {
+pub(super) fn section_of_matter(text: &mut String, result: &RunResult) {
     let first = matter(result);
     if first.is_empty() {
         return;
@@ -177,7 +177,7 @@ fn section_of_logs(text: &mut String, result: &RunResult) {
 }
 
 /// Text from outside cannot make headings, links or markup of its own.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

@@ -1,13 +1,19 @@
 //! The coordinator's settings.
 
+use crate::exit::Coded;
 use crate::folders;
-use crate::settings::kind::Kind::{AddressOrOff, Filter, Path, Time};
+use crate::settings::kind::Kind::{AddressOrOff, Choice, Filter, Path, Text, Texts, Time, Url};
 use crate::settings::resolve::Settings;
 use crate::settings::{
-    Default::{Chosen, Fixed},
+    Default::{Chosen, Fixed, Required},
     Key,
 };
-use pgsoak_coordinator::config::{CoordinatorConfig, HttpListen};
+use pgsoak_coordinator::config::{
+    Channel, CoordinatorConfig, Format, HttpListen, Mail, NotifyConfig, Secret, Security, Target,
+    Webhook,
+};
+use pgsoak_coordinator::domain::notice::NoticeKind;
+use pgsoak_workloads::file_error::hint;
 
 /// All of them. A table's settings stand together; those without a table first.
 pub const KEYS: &[Key] = &[
@@ -59,7 +65,91 @@ pub const KEYS: &[Key] = &[
         "Address of the web pages, /metrics, /healthz and /readyz (HTTP, read only, without authentication). When nobody sets it and the \
          address is taken, the coordinator starts without it.",
     ),
+    Key::new(
+        "http.url",
+        Url(&["http://", "https://"]),
+        Chosen { words: "http:// and `listen`", sample: "https://soak.example.org" },
+        "Where people reach the pages: the beginning of links in messages.",
+    )
+    .live(),
+    Key::new(
+        "notify.agent_lost_after",
+        Time(0, 30 * 86_400),
+        Fixed("15m"),
+        "An agent that was not heard for so long is worth a message (\"0s\": never). Its jobs are not touched by that.",
+    )
+    .live(),
+    Key::new(
+        "webhook.*.url",
+        Url(&["http://", "https://"]),
+        Required { sample: "https://hooks.example.org/pgsoak" },
+        "Where messages are posted. Any answer of 2xx is a success; others are tried again for three days.",
+    )
+    .live(),
+    Key::new(
+        "webhook.*.format",
+        Choice(&["json", "slack"]),
+        Fixed("json"),
+        "The body: fields of our own (docs/notifications.md), or as Slack, Mattermost and their likes take it.",
+    )
+    .live(),
+    Key::new(
+        "webhook.*.secret_file",
+        Path,
+        Chosen { words: "not signed", sample: "/etc/pgsoak/webhook.secret" },
+        "A file with the key of the signature (HMAC-SHA256, header X-Pgsoak-Signature); blanks around it do not count.",
+    )
+    .live(),
+    Key::new(
+        "webhook.*.on",
+        Texts,
+        Fixed(ON),
+        "Of what: pass, fail, inconclusive, infrastructure (a run is invalid, or part of it failed for reasons of harness or host), \
+         finding (the product shows something new), agent, schedule.",
+    )
+    .live(),
+    Key::new(
+        "mail.*.server",
+        Text,
+        Required { sample: "mail.example.org" },
+        "The SMTP server: HOST or HOST:PORT. The port is 587 with starttls, 465 with tls, 25 with none.",
+    )
+    .live(),
+    Key::new(
+        "mail.*.security",
+        Choice(&["starttls", "tls", "none"]),
+        Fixed("starttls"),
+        "TLS asked for at the beginning (and needed), TLS from the first byte, or none (for a server on this host).",
+    )
+    .live(),
+    Key::new(
+        "mail.*.user",
+        Text,
+        Chosen { words: "no login", sample: "pgsoak" },
+        "User of the login; needs `password_file`.",
+    )
+    .live(),
+    Key::new(
+        "mail.*.password_file",
+        Path,
+        Chosen { words: "no login", sample: "/etc/pgsoak/mail.password" },
+        "A file with the password; blanks around it do not count.",
+    )
+    .live(),
+    Key::new(
+        "mail.*.from",
+        Text,
+        Required { sample: "pgsoak <soak@example.org>" },
+        "The sender.",
+    )
+    .live(),
+    Key::new("mail.*.to", Texts, Required { sample: "dev@example.org" }, "The receivers, at least one.")
+        .live(),
+    Key::new("mail.*.on", Texts, Fixed(ON), "Of what, as for webhooks.").live(),
 ];
+
+/// What people are told of when they do not choose: everything but runs that passed or had too little evidence.
+const ON: &str = "fail,infrastructure,finding,agent,schedule";
 
 /// What a coordinator is started with.
 ///
@@ -74,6 +164,7 @@ pub fn config(settings: &Settings) -> anyhow::Result<CoordinatorConfig> {
     let mut config = CoordinatorConfig::new(data_dir);
     config.listen = settings.address("listen")?;
     config.socket = Some(socket);
+    config.notify = notify(settings)?;
     config.http = match settings.address("http.listen")? {
         None => HttpListen::Off,
         // Nobody chose it: a second coordinator on the host need not care.
@@ -84,11 +175,103 @@ pub fn config(settings: &Settings) -> anyhow::Result<CoordinatorConfig> {
     set(&mut config.lease_ttl, settings.time("lease_ttl")?);
     anyhow::ensure!(
         config.lease_ttl >= 2 * config.heartbeat_every,
-        crate::exit::Coded::usage(
+        Coded::usage(
             "`lease_ttl` is less than twice `heartbeat_every`: one late heartbeat would make an agent unreachable"
         )
     );
     Ok(config)
+}
+
+/// Who is told of what.
+fn notify(settings: &Settings) -> anyhow::Result<NotifyConfig> {
+    let listen = settings.text("http.listen")?.filter(|listen| *listen != "off");
+    let link_base = match settings.text("http.url")? {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => listen.map(|listen| format!("http://{listen}")).unwrap_or_default(),
+    };
+    let mut targets = Vec::new();
+    for name in settings.names("webhook") {
+        let at = |key: &str| format!("webhook.{name}.{key}");
+        let format = match settings.text(&at("format"))? {
+            Some("slack") => Format::Slack,
+            _ => Format::Json,
+        };
+        let url = settings.text(&at("url"))?.unwrap_or_default().to_owned();
+        let secret = secret(settings, &at("secret_file"))?;
+        let channel = Channel::Webhook(Webhook { url, format, secret });
+        targets.push(Target { name: name.to_owned(), on: on(settings, &at("on"))?, channel });
+    }
+    for name in settings.names("mail") {
+        let at = |key: &str| format!("mail.{name}.{key}");
+        if targets.iter().any(|target| target.name == name) {
+            return Err(
+                Coded::usage(format!("'{name}' is the name of a webhook and of a mail")).into()
+            );
+        }
+        let (security, port) = match settings.text(&at("security"))? {
+            Some("none") => (Security::None, 25),
+            Some("tls") => (Security::Tls, 465),
+            _ => (Security::StartTls, 587),
+        };
+        let server = settings.text(&at("server"))?.unwrap_or_default();
+        let (host, port) = match server.rsplit_once(':') {
+            None => (server, port),
+            Some((host, port)) => (
+                host,
+                port.parse().map_err(|_| {
+                    Coded::usage(format!("`{}`: '{server}' is not HOST or HOST:PORT", at("server")))
+                })?,
+            ),
+        };
+        let user = settings.text(&at("user"))?.map(str::to_owned);
+        let login = match (user, secret(settings, &at("password_file"))?) {
+            (None, None) => None,
+            (Some(user), Some(password)) => Some((user, password)),
+            _ => {
+                let text =
+                    format!("[mail.{name}] needs both `user` and `password_file`, or none of them");
+                return Err(Coded::usage(text).into());
+            }
+        };
+        let to = settings.texts(&at("to"))?;
+        if to.is_empty() {
+            return Err(Coded::usage(format!("`{}` is empty", at("to"))).into());
+        }
+        let from = settings.text(&at("from"))?.unwrap_or_default().to_owned();
+        let mail = Mail { host: host.to_owned(), port, security, login, from, to };
+        let channel = Channel::Mail(mail);
+        targets.push(Target { name: name.to_owned(), on: on(settings, &at("on"))?, channel });
+    }
+    let agent_lost_after = settings.time("notify.agent_lost_after")?.unwrap_or_default();
+    Ok(NotifyConfig { targets, link_base, agent_lost_after })
+}
+
+/// Kinds of messages.
+fn on(settings: &Settings, path: &str) -> anyhow::Result<Vec<String>> {
+    let chosen = settings.texts(path)?;
+    let known = NoticeKind::CHOICE.map(NoticeKind::label);
+    for word in &chosen {
+        if !known.contains(&word.as_str()) {
+            let hint = hint(word, known);
+            return Err(
+                Coded::usage(format!("`{path}`: nobody can be told of '{word}'{hint}")).into()
+            );
+        }
+    }
+    Ok(chosen)
+}
+
+/// What a file holds, without blanks around it.
+fn secret(settings: &Settings, path: &str) -> anyhow::Result<Option<Secret>> {
+    let Some(file) = settings.path(path)? else { return Ok(None) };
+    let read = std::fs::read_to_string(&file);
+    let text = read.map_err(|error| {
+        Coded::usage(format!("`{path}`: cannot read {}: {error}", file.display()))
+    })?;
+    match text.trim() {
+        "" => Err(Coded::usage(format!("`{path}`: {} is empty", file.display())).into()),
+        text => Ok(Some(Secret::new(text.to_owned()))),
+    }
 }
 
 fn set<T>(field: &mut T, value: Option<T>) {
@@ -109,8 +292,55 @@ mod tests {
         let mut of_code = CoordinatorConfig::new(of_table.data_dir.clone());
         of_code.listen = Some("127.0.0.1:7420".parse().unwrap());
         of_code.http = HttpListen::IfFree("127.0.0.1:7421".parse().unwrap());
+        of_code.notify.link_base = "http://127.0.0.1:7421".to_owned();
+        of_code.notify.agent_lost_after = std::time::Duration::from_secs(900);
         of_code.socket.clone_from(&of_table.socket);
         assert_eq!(of_table, of_code);
+    }
+
+    fn refused(text: &str) -> String {
+        let settings =
+            resolve::resolve(Daemon::Coordinator, Some(("c.toml", text)), |_| None, Vec::new());
+        settings.and_then(|settings| config(&settings)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn targets_are_read_and_what_they_lack_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, " key\n").unwrap();
+        let text = format!(
+            "[webhook.ci]\nurl = \"https://x/y\"\nsecret_file = \"{}\"\n[webhook.chat]\nurl = \"http://z\"\nformat = \"slack\"\non = [\"fail\"]\n\
+             [mail.dev]\nserver = \"m:2525\"\nsecurity = \"none\"\nfrom = \"a@b.c\"\nto = [\"d@e.f\"]\n",
+            secret.display()
+        );
+        let settings =
+            resolve::resolve(Daemon::Coordinator, Some(("c.toml", &text)), |_| None, Vec::new())
+                .unwrap();
+        let targets = config(&settings).unwrap().notify.targets;
+        let names: Vec<_> = targets.iter().map(|target| target.name.as_str()).collect();
+        assert_eq!(names, ["chat", "ci", "dev"]);
+        assert_eq!(targets[0].on, ["fail"]);
+        assert_eq!(targets[1].on.len(), 5);
+        assert!(
+            matches!(&targets[1].channel, Channel::Webhook(hook) if hook.secret.as_ref().unwrap().expose() == "key")
+        );
+        assert!(matches!(&targets[2].channel, Channel::Mail(mail) if mail.port == 2525));
+        let shown: Vec<_> =
+            settings.iter().map(|(path, setting)| format!("{path} {}", setting.shown())).collect();
+        assert!(!shown.join("\n").contains("key\n"));
+
+        assert_eq!(
+            refused("[webhook.x]\nformat = \"json\"\n"),
+            "c.toml:1: [webhook.x] lacks `url`"
+        );
+        assert!(
+            refused("[webhook.x]\nurl = \"http://y\"\non = [\"fial\"]\n")
+                .contains("did you mean 'fail'?")
+        );
+        assert!(refused("[webhook.X]\nurl = \"http://y\"\n").contains("is no name"));
+        let lacks = "[mail.m]\nserver = \"s\"\nfrom = \"a@b.c\"\nto = [\"d@e.f\"]\nuser = \"u\"\n";
+        assert!(refused(lacks).contains("both `user` and `password_file`"));
     }
 
     #[test]

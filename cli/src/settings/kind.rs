@@ -10,8 +10,6 @@ use tracing_subscriber::EnvFilter;
 pub enum Kind {
     /// Any text.
     Text,
-    /// A text that is not shown.
-    Secret,
     /// A file or folder.
     Path,
     /// `HOST:PORT`, or `off`.
@@ -23,10 +21,12 @@ pub enum Kind {
     /// A whole number from … to ….
     Whole(u64, u64),
     /// `true` or `false`.
+    #[allow(dead_code, reason = "no setting has it yet")]
     Flag,
     /// A time from … to …, in seconds.
     Time(u64, u64),
     /// A size with its unit.
+    #[allow(dead_code, reason = "no setting has it yet")]
     Size,
     /// A list of texts; separated by commas in a variable.
     Texts,
@@ -62,7 +62,6 @@ impl Kind {
     pub fn words(self) -> String {
         match self {
             Self::Text => "text".to_owned(),
-            Self::Secret => "text, not shown".to_owned(),
             Self::Path => "path".to_owned(),
             Self::AddressOrOff => "HOST:PORT (port 0 takes a free one), or \"off\"".to_owned(),
             Self::Url(starts) => format!("a text that begins with {}", starts.join(" or ")),
@@ -88,7 +87,7 @@ impl Kind {
     pub fn of_text(self, text: &str) -> Result<Value, String> {
         let must = || format!("must be {}, is '{}'", self.words(), shortened(text));
         match self {
-            Self::Text | Self::Secret | Self::Path => match text {
+            Self::Text | Self::Path => match text {
                 "" => Err("is empty".to_owned()),
                 _ if text.contains('\0') => Err("holds a zero byte".to_owned()),
                 _ => Ok(Value::Text(text.to_owned())),

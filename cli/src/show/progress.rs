@@ -1,5 +1,6 @@
 //! Live progress of a run on standard error: bars on a terminal, plain lines elsewhere.
 
+use crate::show::screen::Screen;
 use crate::show::words;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pgsoak_proto::wire;
@@ -20,6 +21,8 @@ pub enum Progress {
     Bars(Bars),
     /// A line whenever something happens, and every few seconds.
     Plain(Plain),
+    /// The whole terminal (`pgsoak watch`).
+    Screen(Screen),
 }
 
 /// On a terminal.
@@ -56,16 +59,21 @@ impl Progress {
             Self::Quiet => {}
             Self::Bars(bars) => bars.show(run),
             Self::Plain(plain) => plain.show(run),
+            Self::Screen(screen) => screen.show(run),
         }
     }
 
     /// Takes the bars away, so that what follows stands alone.
     pub fn finish(&mut self) {
-        if let Self::Bars(bars) = self {
-            for bar in bars.jobs.values() {
-                bar.finish_and_clear();
+        match self {
+            Self::Quiet | Self::Plain(_) => {}
+            Self::Bars(bars) => {
+                for bar in bars.jobs.values() {
+                    bar.finish_and_clear();
+                }
+                bars.whole.finish_and_clear();
             }
-            bars.whole.finish_and_clear();
+            Self::Screen(screen) => screen.close(),
         }
     }
 }
@@ -170,18 +178,18 @@ pub fn job_line(job: &wire::JobView) -> String {
     format!("{name} on {}: {what}{left}, {memory}{place}{standing}", job.agent)
 }
 
-fn label(tool: wire::Tool) -> &'static str {
+pub(super) fn label(tool: wire::Tool) -> &'static str {
     pgsoak_proto::job::Tool::try_from(tool).map_or("?", pgsoak_proto::job::Tool::label)
 }
 
-fn is_live(job: &wire::JobView) -> bool {
+pub(super) fn is_live(job: &wire::JobView) -> bool {
     !matches!(
         job.place(),
         wire::JobPlace::Waiting | wire::JobPlace::Over | wire::JobPlace::Unspecified
     )
 }
 
-fn share_done(run: &wire::RunView) -> f64 {
+pub(super) fn share_done(run: &wire::RunView) -> f64 {
     if run.jobs.is_empty() {
         return 0.0;
     }
@@ -205,7 +213,7 @@ fn permille(share: f64) -> u64 {
 }
 
 /// Stage, jobs over, and the time left by what has been done so far.
-fn summary(run: &wire::RunView) -> String {
+pub(super) fn summary(run: &wire::RunView) -> String {
     let stage = match run.stage() {
         wire::RunStage::Queued => "queued",
         wire::RunStage::Running => "running",

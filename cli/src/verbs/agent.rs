@@ -85,7 +85,7 @@ pub async fn run(args: AgentArgs, log: Option<String>) -> anyhow::Result<u8> {
             return Ok(exit::PASS);
         }
         asked = stop_asked() => asked?,
-        failed = reloads(settings, |settings| agent::config(settings).map(drop)) => failed?,
+        failed = reloads(settings, async |settings| agent::config(settings).map(drop)) => failed?,
     }
     stop.cancel();
     daemon.await?;

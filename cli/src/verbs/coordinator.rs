@@ -73,8 +73,9 @@ pub async fn run(args: CoordinatorArgs, log: Option<String>) -> anyhow::Result<u
     verbs::print(&format!("coordinator: data in {}\n", dir.display()))?;
     tokio::select! {
         asked = stop_asked() => asked?,
-        failed = reloads(settings, |settings| {
-            coordinator::config(settings).map(drop)
+        failed = reloads(settings, async |settings| {
+            running.reconfigure(&coordinator::config(settings)?).await;
+            Ok(())
         }) => failed?,
         () = running.failed() => {
             anyhow::bail!("the coordinator cannot go on: its data in {} cannot be written (is the disk full?)", dir.display());
@@ -144,11 +145,15 @@ pub fn begin_log(settings: &Settings) -> anyhow::Result<()> {
 /// Reads the settings again at each SIGHUP: `apply` gets new ones that are sound. Ends only when signals cannot be waited for.
 pub async fn reloads(
     mut settings: Settings,
-    mut apply: impl FnMut(&Settings) -> anyhow::Result<()>,
+    mut apply: impl AsyncFnMut(&Settings) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     while hangup.recv().await.is_some() {
-        let new = match settings.again().and_then(|new| apply(&new).map(|()| new)) {
+        let new = match settings.again() {
+            Ok(new) => apply(&new).await.map(|()| new),
+            Err(error) => Err(error),
+        };
+        let new = match new {
             Ok(new) => new,
             Err(error) => {
                 tracing::error!(

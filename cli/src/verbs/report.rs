@@ -4,6 +4,7 @@ use crate::args::Where;
 use crate::connect;
 use crate::exit;
 use crate::verbs;
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use pgsoak_proto::wire;
 use std::io::Write;
@@ -19,6 +20,8 @@ pub enum Format {
     Json,
     /// For CI.
     Junit,
+    /// For the summary of a GitHub step.
+    Github,
 }
 
 /// `report`
@@ -47,6 +50,8 @@ pub async fn run(args: ReportArgs) -> anyhow::Result<u8> {
         (_, Format::Md) => wire::ReportFormat::Markdown,
         (_, Format::Html) => wire::ReportFormat::Html,
         (_, Format::Junit) => wire::ReportFormat::Junit,
+        // Made here, from the result.
+        (_, Format::Github) => wire::ReportFormat::Json,
     };
     let report = verbs::with_control(&args.at, async |control| {
         let run = verbs::run_named(control, &args.run).await?;
@@ -57,7 +62,14 @@ pub async fn run(args: ReportArgs) -> anyhow::Result<u8> {
         Ok(answer.into_inner())
     })
     .await?;
-    verbs::print(&format!("{}\n", report.text.trim_end()))?;
+    let text = match args.format {
+        Format::Github => {
+            let result = serde_json::from_str(&report.text).context("read the run's result")?;
+            pgsoak_analysis::report::to_github(&result)
+        }
+        _ => report.text,
+    };
+    verbs::print(&format!("{}\n", text.trim_end()))?;
     if args.replay {
         let says = match report.replay.as_str() {
             "same" => "judged again: the same result, byte for byte".to_owned(),

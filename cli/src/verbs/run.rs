@@ -1,5 +1,6 @@
 //! `pgsoak run`: soaks here and now, with coordinator and agent inside. The exit code is the verdict.
 
+use crate::args::ForCi;
 use crate::connect;
 use crate::embedded::{AgentOptions, Embedded};
 use crate::exit::Coded;
@@ -41,10 +42,13 @@ pub struct RunArgs {
     /// No progress on standard error.
     #[arg(long)]
     pub quiet: bool,
+    /// For CI.
+    #[command(flatten)]
+    pub ci: ForCi,
 }
 
 pub async fn run(args: RunArgs) -> anyhow::Result<u8> {
-    let RunArgs { plan, data_dir, slots, pg_config, json, quiet } = args;
+    let RunArgs { plan, data_dir, slots, pg_config, json, quiet, ci } = args;
     if slots == Some(0) {
         return Err(Coded::usage("--slots 0: at least one job runs at once").into());
     }
@@ -59,7 +63,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<u8> {
         ..AgentOptions::default()
     };
     let mut embedded = Embedded::with_agent(&data, options).await?;
-    let code = soak(&mut embedded, files, &data, json, quiet).await;
+    let code = soak(&mut embedded, files, &data, json, quiet, &ci).await;
     embedded.stop().await?;
     code
 }
@@ -70,10 +74,11 @@ async fn soak(
     data: &Path,
     json: bool,
     quiet: bool,
+    ci: &ForCi,
 ) -> anyhow::Result<u8> {
     let (mut control, run) = to_its_end(embedded, files, data, quiet).await?;
     let report = write_reports(&mut control, &run, data).await?;
-    submit::finish(&mut control, &run, json, Some(&report)).await
+    submit::finish(&mut control, &run, json, Some(&report), ci).await
 }
 
 /// Submits and follows until the run is over, or somebody has stopped it and it is cleaned up.

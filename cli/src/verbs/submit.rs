@@ -1,6 +1,6 @@
 //! `pgsoak submit`: gives a plan to a coordinator; with `--wait`, follows it to its verdict.
 
-use crate::args::{self, Where};
+use crate::args::{self, ForCi, Where};
 use crate::connect::{self, Control};
 use crate::exit;
 use crate::plan_files::{self, PlanFiles};
@@ -9,14 +9,14 @@ use crate::show::result;
 use crate::verbs;
 use anyhow::Context;
 use clap::Args;
-use pgsoak_analysis::result::RunResult;
+use pgsoak_analysis::{report, result::RunResult};
 use pgsoak_proto::{id::RunId, wire};
 use std::{collections::BTreeMap, io::Write};
 
 /// `submit`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pgsoak submit nightly.toml\n  pgsoak submit nightly.toml --wait --json    exit code = verdict"
+    after_help = "Examples:\n  pgsoak submit nightly.toml\n  pgsoak submit nightly.toml --wait --json               exit code = verdict\n  pgsoak submit nightly.toml --wait --junit soak.xml     and a report for CI"
 )]
 pub struct SubmitArgs {
     /// A plan file, or the name of a plan of the library.
@@ -36,6 +36,9 @@ pub struct SubmitArgs {
     /// No progress on standard error.
     #[arg(long)]
     pub quiet: bool,
+    /// With --wait: for CI.
+    #[command(flatten)]
+    pub ci: ForCi,
     /// Where.
     #[command(flatten)]
     pub at: Where,
@@ -47,6 +50,12 @@ pub async fn run(args: SubmitArgs) -> anyhow::Result<u8> {
     let key = args.client_key.clone().unwrap_or_else(|| RunId::issue().to_string());
     let mut control = connect::connect(&args.at.coordinator).await?;
     let run = submit(&mut control, files, key, args.labels.into_iter().collect()).await?;
+    if !args.wait && args.ci.junit.is_some() {
+        return Err(exit::Coded::usage(
+            "--junit needs --wait: there is no result before the run is over",
+        )
+        .into());
+    }
     if !args.wait {
         if args.json {
             verbs::print_json(&serde_json::json!({ "run": run }))?;
@@ -58,7 +67,7 @@ pub async fn run(args: SubmitArgs) -> anyhow::Result<u8> {
     writeln!(std::io::stderr(), "run {run}")?;
     let mut progress = Progress::new(args.quiet);
     follow(&mut control, &run, &mut progress).await?;
-    finish(&mut control, &run, args.json, None).await
+    finish(&mut control, &run, args.json, None, &args.ci).await
 }
 
 /// Submits; the answer is the run's id.
@@ -126,6 +135,7 @@ pub async fn finish(
     run: &str,
     json: bool,
     report: Option<&std::path::Path>,
+    ci: &ForCi,
 ) -> anyhow::Result<u8> {
     let text = report_text(control, run, wire::ReportFormat::Json).await?;
     let parsed: RunResult = serde_json::from_str(&text).context("read the run's result")?;
@@ -138,7 +148,24 @@ pub async fn finish(
             None => verbs::print(&format!("Report: pgsoak report {run}\n"))?,
         }
     }
+    leave_for_ci(&parsed, ci)?;
     Ok(exit::of_verdict(parsed.verdict))
+}
+
+/// The files that CI reads.
+fn leave_for_ci(result: &RunResult, ci: &ForCi) -> anyhow::Result<()> {
+    if let Some(path) = &ci.junit {
+        std::fs::write(path, report::to_junit(result))
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    if let Some(path) = ci.step_summary.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+        let append = || -> std::io::Result<()> {
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+            file.write_all(report::to_github(result).as_bytes())
+        };
+        append().with_context(|| format!("append to {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// A report as text.

@@ -4,14 +4,17 @@ use crate::config::CoordinatorConfig;
 use crate::domain::alert::Alert;
 use crate::domain::record::{AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord};
 use crate::domain::time::UnixUs;
+use crate::engine::census::Census;
 use crate::engine::clock::Clock;
+use crate::engine::notices::Audience;
 use crate::engine::schedules::ScheduleRequest;
+use crate::metrics::Metrics;
 use pgsoak_analysis::sequential::JobLook;
 use pgsoak_proto::id::{AgentId, RunId};
 use pgsoak_proto::job::{JobSpec, Lease, Outcome};
 use pgsoak_proto::session::{CoordinatorMessage, Hello, JobProgress, Refusal};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 /// Requests that may wait for the engine before a caller is held back.
 pub(crate) const QUEUE: usize = 256;
@@ -28,6 +31,10 @@ pub struct EngineHandle {
     pub(crate) changes: watch::Receiver<u64>,
     pub(crate) alerts: broadcast::Sender<Alert>,
     pub(crate) clock: Clock,
+    /// What is counted while it happens.
+    pub(crate) metrics: Metrics,
+    /// Woken when a message was queued.
+    pub(crate) has_notices: Arc<Notify>,
     /// How often agents send a heartbeat.
     pub heartbeat_every: Duration,
     /// Silence after which an agent counts as unreachable.
@@ -182,6 +189,8 @@ pub(crate) enum Request {
     View(RunId, oneshot::Sender<Option<RunSnapshot>>),
     Input(RunId, oneshot::Sender<Option<Arc<RunInput>>>),
     Agents(oneshot::Sender<Vec<AgentStatus>>),
+    Census(oneshot::Sender<Census>),
+    Audience(Audience),
     Check(Vec<JobSpec>, oneshot::Sender<PlanPlaces>),
     Hello(
         Box<Hello>,
@@ -210,11 +219,13 @@ impl EngineHandle {
         requests: mpsc::Sender<Request>,
         changes: watch::Receiver<u64>,
         clock: Clock,
+        metrics: Metrics,
     ) -> Self {
         let CoordinatorConfig { heartbeat_every, lease_ttl, .. } = config;
         let (heartbeat_every, lease_ttl) = (*heartbeat_every, *lease_ttl);
         let (alerts, _) = broadcast::channel(ALERTS);
-        Self { requests, changes, alerts, clock, heartbeat_every, lease_ttl }
+        let has_notices = Arc::default();
+        Self { requests, changes, alerts, clock, metrics, has_notices, heartbeat_every, lease_ttl }
     }
 
     pub(crate) async fn ask<T>(
@@ -297,6 +308,24 @@ impl EngineHandle {
     /// When the engine has ended.
     pub async fn agents(&self) -> Result<Vec<AgentStatus>, EngineGone> {
         self.ask(Request::Agents).await
+    }
+
+    /// How much of what there is.
+    ///
+    /// # Errors
+    ///
+    /// When the engine has ended.
+    pub async fn census(&self) -> Result<Census, EngineGone> {
+        self.ask(Request::Census).await
+    }
+
+    /// From now on these are told.
+    ///
+    /// # Errors
+    ///
+    /// When the engine has ended.
+    pub async fn set_audience(&self, audience: Audience) -> Result<(), EngineGone> {
+        self.tell(Request::Audience(audience)).await
     }
 
     /// Where these jobs would go if they were alone in the queue. Changes nothing.

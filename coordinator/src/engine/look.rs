@@ -22,6 +22,7 @@ impl State {
         self.keep_schedules();
         self.place(now);
         self.end_runs(now);
+        self.tell_of_agents(now);
     }
 
     /// Agents that have a session now.

@@ -106,6 +106,7 @@ impl State {
             entry.is_being_judged = false;
         }
         self.effects.batch.result(run, &json);
+        self.tell_of_run(&json);
         if let Some(view) = self.view(run) {
             let jobs = view.jobs.iter().map(|job| (&job.spec, job.agent.as_str()));
             self.effects.batch.facts(run, &RunFacts::of(jobs));

@@ -13,7 +13,8 @@ impl State {
     /// Everything as it was when the last coordinator ended, however it ended. Attempts that were live count as
     /// unreachable until their agents say what they hold.
     pub(crate) fn restore(&mut self, loaded: Loaded) {
-        let Loaded { open_runs, agents, schedules, fence, damage } = loaded;
+        let Loaded { open_runs, agents, schedules, fence, conditions, damage } = loaded;
+        self.notices.conditions = conditions;
         self.fence = fence;
         for record in agents {
             self.restore_agent(record);

@@ -9,6 +9,7 @@ use crate::domain::run::{RunEvent, RunState};
 use crate::domain::time::UnixUs;
 use crate::engine::clock::Clock;
 use crate::engine::looking::Watch;
+use crate::engine::notices::Notices;
 use crate::engine::schedules::Schedules;
 use crate::store::catalogue::Batch;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
@@ -46,6 +47,8 @@ pub(crate) struct State {
     pub(crate) is_dirty: bool,
     /// Runs whose evidence is to be judged.
     pub(crate) to_judge: Vec<RunId>,
+    /// Messages to people.
+    pub(crate) notices: Notices,
 }
 
 /// A run in memory.
@@ -99,6 +102,8 @@ pub(crate) struct Effects {
     /// Runs that are over: their databases can be closed.
     pub(crate) close: Vec<RunId>,
     pub(crate) is_visible: bool,
+    /// A message was queued.
+    pub(crate) has_notices: bool,
 }
 
 impl fmt::Debug for Effects {
@@ -183,6 +188,7 @@ impl State {
             effects: Effects::default(),
             is_dirty: true,
             to_judge: Vec::new(),
+            notices: Notices::new(config),
         }
     }
 

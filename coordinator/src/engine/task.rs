@@ -8,14 +8,15 @@ use crate::engine::handle::{EngineHandle, QUEUE, Request};
 use crate::engine::judging::{self, Judgement};
 use crate::engine::looking::{self, Looked};
 use crate::engine::state::{Effects, State};
+use crate::metrics::{Metrics, VerdictLabel};
 use crate::store::{Store, StoreError};
 use pgsoak_proto::id::AgentId;
 use pgsoak_proto::session::CoordinatorMessage;
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    sync::{Semaphore, broadcast, mpsc, mpsc::error::TrySendError, watch},
+    sync::{Notify, Semaphore, broadcast, mpsc, mpsc::error::TrySendError, watch},
     task::{JoinHandle, JoinSet},
-    time::MissedTickBehavior,
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info_span, warn};
@@ -37,6 +38,8 @@ struct Task {
     judging: JoinSet<Judgement>,
     looking: JoinSet<Looked>,
     judges: Arc<Semaphore>,
+    metrics: Metrics,
+    has_notices: Arc<Notify>,
 }
 
 /// Restores the state and starts the task. It ends when `shutdown` fires, or when the store cannot be written.
@@ -56,7 +59,8 @@ pub async fn spawn(
     state.restore_ends(store.ends(state.live_attempts()).await?);
     let (requests_in, requests) = mpsc::channel(QUEUE);
     let (changes, changes_out) = watch::channel(0);
-    let handle = EngineHandle::new(config, requests_in, changes_out, clock);
+    let metrics = Metrics::default();
+    let handle = EngineHandle::new(config, requests_in, changes_out, clock, metrics.clone());
     let task = Task {
         requests,
         changes,
@@ -66,6 +70,8 @@ pub async fn spawn(
         judging: JoinSet::new(),
         looking: JoinSet::new(),
         judges: Arc::new(Semaphore::new(JUDGES)),
+        metrics,
+        has_notices: Arc::clone(&handle.has_notices),
     };
     let join = tokio::spawn(task.run(shutdown).instrument(info_span!("engine")));
     Ok((handle, join))
@@ -82,7 +88,11 @@ impl Task {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(judged) = self.judging.join_next() => match judged {
-                    Ok(judgement) => self.state.judged(judgement),
+                    Ok(judgement) => {
+                        let label = VerdictLabel { verdict: judgement.verdict.label() };
+                        self.metrics.finished.get_or_create(&label).inc();
+                        self.state.judged(judgement);
+                    }
                     Err(error) => error!(%error, "a judgement did not come to an end"),
                 },
                 Some(looked) = self.looking.join_next() => match looked {
@@ -145,6 +155,11 @@ impl Task {
                 let agents = state.agents();
                 state.reply(reply, agents);
             }
+            Request::Census(reply) => {
+                let census = state.census();
+                state.reply(reply, census);
+            }
+            Request::Audience(audience) => state.notices.audience = audience,
             Request::Check(specs, reply) => {
                 let places = state.check(&specs);
                 state.reply(reply, places);
@@ -183,7 +198,7 @@ impl Task {
 
     /// Writes what was noted, then says it.
     async fn carry_out(&mut self) -> Result<(), StoreError> {
-        let Effects { batch, sends, replies, alerts, close, is_visible } =
+        let Effects { batch, sends, replies, alerts, close, is_visible, has_notices } =
             std::mem::take(&mut self.state.effects);
         if !batch.is_empty() {
             let mut tries = 0;
@@ -195,6 +210,9 @@ impl Task {
                 warn!(%error, tries, "the catalogue was not written; once more");
                 tokio::time::sleep(WRITE_PAUSE).await;
             }
+        }
+        if has_notices {
+            self.has_notices.notify_one();
         }
         for (agent, message) in sends {
             self.say(agent, message);
@@ -237,10 +255,14 @@ impl Task {
                 continue;
             };
             let (store, judges) = (self.store.clone(), Arc::clone(&self.judges));
+            let metrics = self.metrics.clone();
             let judge = async move {
                 // Never closed.
                 let _permit = judges.acquire_owned().await;
-                judging::judge_run(&store, &view, &input).await
+                let began = Instant::now();
+                let judged = judging::judge_run(&store, &view, &input).await;
+                metrics.judging.observe(began.elapsed().as_secs_f64());
+                judged
             };
             self.judging.spawn(judge.instrument(info_span!("judge", %run)));
         }

@@ -51,7 +51,7 @@ impl ControlService {
 }
 
 /// The run that people mean: an id, a unique part of one, or `latest`.
-pub(super) async fn find(services: &Services, text: &str) -> Result<RunId, Status> {
+pub(crate) async fn find(services: &Services, text: &str) -> Result<RunId, Status> {
     if let Ok(run) = text.parse::<RunId>()
         && services.store.run(run).await.or_status()?.is_some()
     {
@@ -67,7 +67,7 @@ pub(super) async fn find(services: &Services, text: &str) -> Result<RunId, Statu
 }
 
 /// A run as it is now: from memory while it is alive, from the store when it is over.
-pub(super) async fn snapshot(services: &Services, run: RunId) -> Result<RunSnapshot, Status> {
+pub(crate) async fn snapshot(services: &Services, run: RunId) -> Result<RunSnapshot, Status> {
     if let Some(live) = services.engine.view(run).await.or_status()? {
         return Ok(live);
     }

@@ -81,7 +81,7 @@ fn is_for_samples(frame: &wire::Frame) -> bool {
 }
 
 /// The bytes of a complete raw file.
-pub(super) async fn artifact(
+pub(crate) async fn artifact(
     services: &Services,
     snapshot: &RunSnapshot,
     job: JobId,

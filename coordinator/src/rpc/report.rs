@@ -12,7 +12,7 @@ use tonic::Status;
 use tracing::warn;
 
 /// The report of a run.
-pub(super) async fn report(
+pub(crate) async fn report(
     services: &Services,
     snapshot: RunSnapshot,
     format: i32,

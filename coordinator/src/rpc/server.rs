@@ -2,15 +2,18 @@
 
 use crate::domain::limits::Limits;
 use crate::engine::handle::EngineHandle;
+use crate::notify::Targets;
 use crate::rpc::control::ControlService;
 use crate::rpc::fleet::FleetService;
 use crate::rpc::history::HistoryService;
+use crate::rpc::notify::NotifyService;
 use crate::rpc::schedules::SchedulesService;
 use crate::store::Store;
 use futures_util::Stream;
 use pgsoak_proto::wire::control_server::ControlServer;
 use pgsoak_proto::wire::fleet_server::FleetServer;
 use pgsoak_proto::wire::history_server::HistoryServer;
+use pgsoak_proto::wire::notify_server::NotifyServer;
 use pgsoak_proto::wire::schedules_server::SchedulesServer;
 use pgsoak_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES};
 use std::{io, time::Duration};
@@ -40,13 +43,15 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// What the servers need. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Services {
-    pub(super) engine: EngineHandle,
-    pub(super) store: Store,
-    pub(super) limits: Limits,
+    pub(crate) engine: EngineHandle,
+    pub(crate) store: Store,
+    pub(crate) limits: Limits,
+    /// Who is told of what.
+    pub(crate) targets: Targets,
     /// Fires when sessions and streams are to end.
-    pub(super) shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
     /// Every session and stream; joined by `app`.
-    pub(super) tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
     /// Over all connections of both servers.
     limit: GlobalConcurrencyLimitLayer,
 }
@@ -61,15 +66,11 @@ impl Services {
         engine: EngineHandle,
         store: Store,
         limits: Limits,
+        targets: Targets,
         shutdown: CancellationToken,
     ) -> Self {
         let limit = GlobalConcurrencyLimitLayer::new(limits.max_requests);
-        Self { engine, store, limits, shutdown, tasks: TaskTracker::new(), limit }
-    }
-
-    /// The engine that they ask.
-    pub fn engine(&self) -> &EngineHandle {
-        &self.engine
+        Self { engine, store, limits, targets, shutdown, tasks: TaskTracker::new(), limit }
     }
 
     /// Sessions and streams that are under way.
@@ -93,8 +94,10 @@ impl Services {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<FleetServer<FleetService>>().await;
         reporter.set_serving::<ControlServer<ControlService>>().await;
+        let notify = NotifyServer::new(NotifyService::new(self.clone()));
         reporter.set_serving::<HistoryServer<HistoryService>>().await;
         reporter.set_serving::<SchedulesServer<SchedulesService>>().await;
+        reporter.set_serving::<NotifyServer<NotifyService>>().await;
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -133,6 +136,7 @@ impl Services {
             .add_service(control)
             .add_service(history)
             .add_service(schedules)
+            .add_service(notify)
     }
 }
 

@@ -23,7 +23,7 @@ use pgsoak_proto::session::{
 use pgsoak_proto::wire;
 use prost::Message as _;
 use std::{collections::HashMap, time::Duration};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tonic::{Status, Streaming};
 use tracing::{Span, debug, info, warn};
 
@@ -259,9 +259,22 @@ impl Session<'_> {
             })
             .collect();
         let append = Append { run, job: lease.job, attempt: lease.attempt, frames, lost_up_to };
+        let arrived = Instant::now();
+        let frames = u64::try_from(append.frames.len()).unwrap_or(u64::MAX);
         let appending = self.services.store.append(append).await.or_status()?;
+        let metrics = self.services.engine.metrics.clone();
         self.writes.push_back(Box::pin(async move {
-            Done::Evidence { lease, run, ended, result: appending.await }
+            let result = appending.await;
+            match &result {
+                Ok(stored) => {
+                    metrics.frames.inc_by(frames.saturating_sub(stored.repeated));
+                    metrics.lag.observe(arrived.elapsed().as_secs_f64());
+                }
+                Err(_) => {
+                    metrics.batches_failed.inc();
+                }
+            }
+            Done::Evidence { lease, run, ended, result }
         }));
         Ok(())
     }

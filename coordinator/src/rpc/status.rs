@@ -14,12 +14,12 @@ use tonic::Status;
 const MAX_TEXT: usize = 3_000;
 
 /// An error that a request can end in.
-pub(super) trait IntoStatus {
+pub(crate) trait IntoStatus {
     fn into_status(self) -> Status;
 }
 
 /// `?` on errors of the lower floors.
-pub(super) trait OrStatus<T> {
+pub(crate) trait OrStatus<T> {
     fn or_status(self) -> Result<T, Status>;
 }
 

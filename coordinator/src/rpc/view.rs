@@ -18,13 +18,8 @@ fn count(n: usize) -> u32 {
 }
 
 /// The word for a verdict.
-pub(super) const fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pass => "pass",
-        Verdict::Inconclusive => "inconclusive",
-        Verdict::Invalid => "invalid",
-        Verdict::Fail => "fail",
-    }
+pub(crate) const fn verdict(verdict: Verdict) -> &'static str {
+    verdict.label()
 }
 
 /// A run without its jobs.

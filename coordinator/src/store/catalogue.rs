@@ -22,6 +22,7 @@ use pgsoak_proto::id::{JobId, RunId};
 use pgsoak_proto::job::JobSpec;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -32,6 +33,7 @@ use tracing::{error, warn};
 pub(crate) mod check;
 mod history;
 mod keys;
+mod notices;
 mod schedules;
 mod summaries;
 
@@ -77,6 +79,8 @@ pub struct Loaded {
     pub schedules: Vec<(ScheduleRecord, RunInput)>,
     /// The last fence that was given away; 0: none.
     pub fence: u64,
+    /// Lasting things that people were told of.
+    pub conditions: BTreeSet<String>,
     /// Damaged records that were left out, as sentences.
     pub damage: Vec<String>,
 }
@@ -359,7 +363,7 @@ impl Catalogue {
     }
 
     pub(crate) fn load(&self) -> Result<Loaded, StoreError> {
-        let mut loaded = Loaded::default();
+        let mut loaded = Loaded { conditions: self.conditions()?, ..Loaded::default() };
         self.scan(keys::AGENTS, |record: Result<AgentRecord, _>| {
             match record {
                 Ok(record) => loaded.agents.push(record),

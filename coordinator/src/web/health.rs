@@ -45,7 +45,7 @@ pub(super) async fn readyz(State(web): State<Web>) -> (StatusCode, String) {
 }
 
 async fn ready(web: &Web) -> Result<(), String> {
-    match timeout(PATIENCE, web.engine.agents()).await {
+    match timeout(PATIENCE, web.services.engine.agents()).await {
         Ok(Ok(_)) => {}
         Ok(Err(gone)) => return Err(gone.to_string()),
         Err(_) => return Err(format!("the engine does not answer within {PATIENCE:?}")),

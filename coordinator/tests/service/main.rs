@@ -11,6 +11,8 @@ mod crash;
 mod history;
 mod leases;
 mod looks;
+mod notices;
+mod pages;
 mod people;
 mod schedules;
 mod scripted;

@@ -1,7 +1,7 @@
 //! A coordinator in a temporary folder, and an agent that says what a test tells it to say.
 
 use pgsoak_coordinator::app::{Running, start_with};
-use pgsoak_coordinator::config::CoordinatorConfig;
+use pgsoak_coordinator::config::{CoordinatorConfig, HttpListen, NotifyConfig};
 use pgsoak_coordinator::domain::limits::Limits;
 use pgsoak_proto::evidence::{AttemptEnded, AttemptStarted, Body, Frame, Gap};
 use pgsoak_proto::id::AgentId;
@@ -15,6 +15,7 @@ use pgsoak_proto::wire::control_client::ControlClient;
 use pgsoak_proto::wire::fleet_client::FleetClient;
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -52,6 +53,8 @@ pub struct Stage {
     pub folder: tempfile::TempDir,
     pub lease_ttl: Duration,
     pub limits: Limits,
+    /// Who is told of what.
+    pub notify: NotifyConfig,
     running: Option<Running>,
 }
 
@@ -61,8 +64,13 @@ impl Stage {
     }
 
     pub async fn with(limits: Limits, lease_ttl: Duration) -> Self {
+        Self::told(limits, lease_ttl, NotifyConfig::default()).await
+    }
+
+    /// With messages to people.
+    pub async fn told(limits: Limits, lease_ttl: Duration, notify: NotifyConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut stage = Self { folder, lease_ttl, limits, running: None };
+        let mut stage = Self { folder, lease_ttl, limits, notify, running: None };
         stage.start().await;
         stage
     }
@@ -80,6 +88,8 @@ impl Stage {
             socket: Some(self.socket()),
             heartbeat_every: Duration::from_millis(500),
             lease_ttl: self.lease_ttl,
+            http: HttpListen::At(([127, 0, 0, 1], 0).into()),
+            notify: self.notify.clone(),
             ..CoordinatorConfig::new(self.data())
         }
     }
@@ -92,6 +102,17 @@ impl Stage {
         if let Some(running) = self.running.take() {
             timeout(PATIENCE, running.shutdown()).await.expect("it stops");
         }
+    }
+
+    /// Where the pages are.
+    pub fn http(&self) -> SocketAddr {
+        self.running.as_ref().and_then(|running| running.http).unwrap()
+    }
+
+    /// As a reload of the settings does it.
+    pub async fn reconfigure(&mut self, notify: NotifyConfig) {
+        self.notify = notify;
+        self.running.as_ref().unwrap().reconfigure(&self.config()).await;
     }
 
     pub fn evidence_syncs(&self) -> u64 {

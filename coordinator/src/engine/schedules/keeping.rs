@@ -171,6 +171,7 @@ impl State {
         let alert = Alert { at: self.clock.wall(), kind, subject: subject.to_owned(), text };
         self.alerts_made = self.alerts_made.wrapping_add(1);
         self.effects.batch.alert(&alert, self.alerts_made);
+        self.tell_of_alert(&alert);
         self.effects.alerts.push(alert);
         self.effects.is_visible = true;
     }

@@ -2,10 +2,12 @@
 
 use crate::domain::alert::Alert;
 use crate::domain::history::{Against, Annotations, Baseline, RunFacts, Signature};
+use crate::domain::notice::Notice;
 use crate::domain::record::{
     AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord, SpecRecord,
 };
 use crate::domain::schedule::ScheduleRecord;
+use crate::domain::time::UnixUs;
 use crate::store::StoreError;
 use crate::store::catalogue::summaries::{Figures, unpack};
 use crate::store::catalogue::{keys, parse};
@@ -102,6 +104,11 @@ impl CheckedCatalogue {
                 Some(b's') => drop(packed::<Figures>(bytes)?),
                 Some(b't') => drop(packed::<RunPoints>(bytes)?),
                 Some(b'c') => drop(packed::<Against>(bytes)?),
+                _ => return Err("nobody knows what it is".to_owned()),
+            },
+            Some(b'N') => match key.get(1) {
+                Some(b'm') => drop(read::<Notice>(bytes)?),
+                Some(b'c') => drop(read::<UnixUs>(bytes)?),
                 _ => return Err("nobody knows what it is".to_owned()),
             },
             _ => return Err("nobody knows what it is".to_owned()),

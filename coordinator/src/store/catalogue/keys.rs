@@ -1,5 +1,6 @@
 //! The keys of the catalogue: a letter for the kind, then ids, whose bytes sort by time.
 
+use crate::domain::notice::NoticeId;
 use crate::domain::time::UnixUs;
 use pgsoak_proto::id::{AgentId, JobId, RunId, ScheduleId};
 
@@ -21,6 +22,15 @@ pub(super) const SCHEDULES: &[u8] = b"Sr";
 pub(super) const ALERTS: &[u8] = b"A";
 /// Prefix of the points of all trends.
 pub(super) const POINTS: &[u8] = b"Ht";
+/// Prefix of all messages that wait.
+pub(super) const NOTICES: &[u8] = b"Nm";
+/// Prefix of all conditions that were said.
+pub(super) const CONDITIONS: &[u8] = b"Nc";
+
+/// The condition of a key under [`CONDITIONS`].
+pub(super) fn condition_of(key: &[u8]) -> Option<String> {
+    String::from_utf8(key.strip_prefix(CONDITIONS)?.to_vec()).ok()
+}
 
 /// Names a record.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +56,8 @@ pub(super) enum Key<'a> {
     Figures(RunId),
     Points(&'a str, RunId),
     Against(RunId),
+    Notice(NoticeId),
+    Condition(&'a str),
 }
 
 impl Key<'_> {
@@ -73,6 +85,9 @@ impl Key<'_> {
                 join(b'H', &[b"t", workload.as_bytes(), &[0], run.as_bytes()])
             }
             Self::Against(run) => join(b'H', &[b"c", run.as_bytes()]),
+            // Messages to people: two letters each.
+            Self::Notice(id) => join(b'N', &[b"m", &id.0.to_be_bytes()]),
+            Self::Condition(condition) => join(b'N', &[b"c", condition.as_bytes()]),
             Self::Signature(fingerprint) => join(b'H', &[b"g", fingerprint.as_bytes()]),
             Self::Schedule(schedule) => join(b'S', &[b"r", schedule.as_bytes()]),
             Self::ScheduleFiles(schedule) => join(b'S', &[b"f", schedule.as_bytes()]),
@@ -126,6 +141,7 @@ pub(super) fn describe(key: &[u8]) -> String {
         Some(b'S') => return "schedule".to_owned(),
         Some(b'A') => return "alert".to_owned(),
         Some(b'H') => return describe_history(key),
+        Some(b'N') => return "message".to_owned(),
         _ => "record",
     };
     match run_of(key) {
