@@ -290,7 +290,7 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    fn result(verdict: Verdict, findings: Vec<Finding>) -> RunResult {
+    fn result(verdict: Verdict, findings: &[Finding]) -> RunResult {
         let json = serde_json::json!({
             "run": RunId::issue(), "plan": "nightly", "verdict": verdict, "sentence": "the sentence",
             "detects": Detects::default(), "findings": findings, "budgets": [], "jobs": [], "engine": 1,
@@ -302,7 +302,7 @@ mod tests {
     fn product_and_infrastructure_never_share_a_message() {
         let both = result(
             Verdict::Fail,
-            vec![
+            &[
                 finding("context X", Verdict::Fail, EvidenceKind::Rounds),
                 finding("the host", Verdict::Invalid, EvidenceKind::Ledger),
             ],
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(kinds, [NoticeKind::Fail, NoticeKind::Infrastructure]);
         assert!(!said[0].lines.join(" ").contains("the host"), "{:?}", said[0]);
         assert!(!said[1].lines.join(" ").contains("context X"), "{:?}", said[1]);
-        let broken = result(Verdict::Invalid, Vec::new());
+        let broken = result(Verdict::Invalid, &[]);
         let kinds: Vec<_> = about_run(&broken).iter().map(|says| says.kind).collect();
         assert_eq!(kinds, [NoticeKind::Infrastructure]);
         for says in about_run(&both) {
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn a_finding_is_new_once_over_releases() {
         let first =
-            result(Verdict::Fail, vec![finding("context X", Verdict::Fail, EvidenceKind::Rounds)]);
+            result(Verdict::Fail, &[finding("context X", Verdict::Fail, EvidenceKind::Rounds)]);
         let new = new_findings(&first, |_| false);
         assert_eq!(new.len(), 1);
         let known = new[0].condition.clone();
@@ -331,7 +331,7 @@ mod tests {
         later.build = "e@2".to_owned();
         let next = result(
             Verdict::Fail,
-            vec![later, finding("context Y", Verdict::Fail, EvidenceKind::Rounds)],
+            &[later, finding("context Y", Verdict::Fail, EvidenceKind::Rounds)],
         );
         let new = new_findings(&next, |condition| condition == known);
         assert_eq!(new.len(), 1);
