@@ -8,13 +8,15 @@ use crate::runner::profiles::profiles;
 use crate::runner::record::Life;
 use crate::sampler::POSTMASTER;
 use crate::tools::Tooling;
-use pgsoak_analysis::valgrind::parse_log;
+use pgsoak_analysis::valgrind::{DefinedFunctions, parse_log};
 use pgsoak_proto::evidence::{
     Body, LeakCheck, LeakKind, LeakRecord, MemcheckErrors, MemcheckExit, ToolCoverage,
 };
 use pgsoak_proto::job::Tool;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -37,9 +39,13 @@ pub fn digests(
     };
     let mut frames = Vec::new();
     if let (Some(memcheck), Some(instruments)) = (tooling.memcheck(), instruments) {
+        let libraries = own_libraries(tooling);
+        let defined = DefinedFunctions::of(libraries.iter().map(PathBuf::as_path));
         for life in lives.values().filter(|life| seen.contains(&life.who.pid)) {
             match memcheck.log(life.who.pid) {
-                Ok(text) => frames.extend(of_memcheck(&text, life, instruments)),
+                Ok(text) => {
+                    frames.extend(of_memcheck(&text, life, instruments, &defined));
+                }
                 Err(error) => {
                     tracing::warn!(pid = life.who.pid, %error, "cannot read memcheck's log");
                 }
@@ -61,8 +67,37 @@ pub fn digests(
     frames
 }
 
-fn of_memcheck(text: &str, life: &Life, instruments: &Instruments) -> Vec<Body> {
-    let log = parse_log(text, &instruments.map_of(life.who.pid));
+/// The extension's libraries: what was copied into the private tree. What is installed is linked there.
+fn own_libraries(tooling: &Tooling) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> =
+        tooling.folder.parent().map(|job| job.join("tree")).into_iter().collect();
+    let mut libraries = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            // Not followed: a link to a folder of the installation is no folder here.
+            let Ok(kind) = entry.file_type() else { continue };
+            let path = entry.path();
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_file() && path.extension().is_some_and(|end| end == "so") {
+                libraries.push(path);
+            }
+        }
+    }
+    libraries
+}
+
+fn of_memcheck(
+    text: &str,
+    life: &Life,
+    instruments: &Instruments,
+    defined: &DefinedFunctions,
+) -> Vec<Body> {
+    let mut log = parse_log(text, &instruments.map_of(life.who.pid));
+    let leaks = log.leaks.iter_mut().map(|record| &mut record.stack);
+    for stack in leaks.chain(log.errors.iter_mut().map(|error| &mut error.stack)) {
+        defined.complete(stack);
+    }
     let process = life.who.process;
     let mut frames = Vec::new();
     let lost = |record: &&LeakRecord| {
