@@ -4,7 +4,7 @@ mod fold;
 
 use pgsoak_proto::{
     evidence::{
-        AtRest, AttemptEnded, AttemptStarted, CheckResult, Gap, LeakCheck, MemcheckErrors,
+        AtRest, AttemptEnded, AttemptStarted, Capture, CheckResult, Gap, LeakCheck, MemcheckErrors,
         MemcheckExit, PhaseEnded, PhaseStarted, ProcessAppeared, SiteDigest, ToolCoverage,
     },
     id::RunId,
@@ -72,6 +72,8 @@ pub struct AttemptEvidence {
     pub memcheck_exits: Vec<MemcheckExit>,
     /// In order; one for each process that heaptrack or massif saw.
     pub site_digests: Vec<SiteDigest>,
+    /// In order, each with its microseconds since the attempt started.
+    pub captures: Vec<(u64, Capture)>,
     /// Of the tool.
     pub coverage: Option<ToolCoverage>,
     /// In order.

@@ -9,6 +9,7 @@ mod github;
 mod html;
 mod junit;
 mod markdown;
+mod memory;
 mod table;
 mod tools;
 
@@ -16,6 +17,7 @@ pub use github::to_github;
 pub use html::to_html;
 pub use junit::to_junit;
 pub use markdown::to_markdown;
+pub use memory::{attributions, captures};
 pub use table::{Table, budgets, comparisons, environment, findings, holders, jobs, parameters};
 
 pub use tools::{blind_spots, suppressions, unseen};

@@ -2,6 +2,10 @@
 //!
 //! The shape is a contract with programs: fields are added, not changed.
 
+mod memory;
+
+pub use memory::{Attribution, Captured, ContextShare, Shares};
+
 use pgsoak_proto::{
     id::{JobId, RunId},
     job::{Arm, Outcome, Tool},
@@ -96,6 +100,12 @@ pub struct RunResult {
     /// What memcheck's suppressions hid, by source and name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suppressed: Vec<Suppressed>,
+    /// Where the memory of each session's backend is, of plain jobs; in the order of the plan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attributions: Vec<Attribution>,
+    /// Suspects, captured while they worked, and the last captures before servers died; in the order of the plan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub captures: Vec<Captured>,
     /// In the order of the plan.
     pub jobs: Vec<JobResult>,
     /// Version of the judging engine.
@@ -319,6 +329,12 @@ pub struct JobResult {
     pub samples: SampleLedger,
     /// Share of the backends' seconds that the tool saw; plain: share of the samples that are stored. `None`: not measured.
     pub coverage: Option<f64>,
+    /// Processes that the tool saw and that there were; `None`: not measured, or plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes_seen: Option<(u32, u32)>,
+    /// Sessions of which the tool shows an allocation that every backend makes, and all of them; `None`: not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_of_life: Option<(u32, u32)>,
     /// What the harness itself cost.
     pub harness: HarnessCost,
     /// The ground on which the last attempt stood; `None`: it never began.

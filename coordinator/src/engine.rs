@@ -14,6 +14,7 @@ pub mod schedules;
 pub mod stored;
 pub mod task;
 
+mod escalation;
 mod look;
 pub mod notices;
 mod requests;

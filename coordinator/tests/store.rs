@@ -143,6 +143,7 @@ fn record(run: RunId) -> RunRecord {
         jobs: (0..500).map(|_| JobId::issue()).collect(),
         jobs_over: 0,
         notes: Vec::new(),
+        escalations: Vec::new(),
         labels: std::collections::BTreeMap::new(),
     }
 }

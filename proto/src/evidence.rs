@@ -2,8 +2,10 @@
 //!
 //! Mirrors `evidence.proto`; units are in the names. Sample columns are decoded here (absolute values, not differences).
 
+mod captured;
 mod sites;
 
+pub use captured::{AllocatorUse, Capture, CaptureCause, ProofOfLife};
 pub use sites::{
     AllocationSite, MAX_SITE_MARKS, MAX_SITE_POINTS, MAX_SITES, SiteDigest, SiteMark, SitePoint,
 };
@@ -56,6 +58,8 @@ pub enum Body {
     SiteDigest(SiteDigest),
     /// What memcheck says when a process ends.
     MemcheckExit(MemcheckExit),
+    /// What a process held while it worked.
+    Capture(Capture),
 }
 
 /// The ground on which the attempt stands.
@@ -220,6 +224,9 @@ pub struct AtRest {
     pub rows: u64,
     /// After malloc_trim; 0: not done.
     pub trimmed_rss_anon_bytes: u64,
+    /// Malloc's own books; `None`: not asked, or not possible here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocator: Option<AllocatorUse>,
 }
 
 /// All memory contexts of one name in a backend.
@@ -372,6 +379,9 @@ pub struct ToolCoverage {
     pub backend_us: u64,
     /// Of these, under the tool.
     pub backend_us_seen: u64,
+    /// Whether the tool shows a known allocation of each session; `None`: not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ProofOfLife>,
 }
 
 /// Samples that were due and are not there.

@@ -10,6 +10,7 @@ use pgsoak_proto::wire;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::select;
 use prost::Message;
 use std::time::Duration;
 
@@ -206,8 +207,9 @@ fn started() -> BoxedStrategy<AttemptStarted> {
 fn at_rest() -> BoxedStrategy<AtRest> {
     let strategy = {
         let contexts = btree_map(word(), (any::<u64>(), any::<u64>(), 1..=u32::MAX), 0..6);
-        (any::<[u32; 4]>(), any::<[u64; 5]>(), contexts).prop_map(|(small, large, contexts)| {
-            AtRest {
+        let allocator = option::of(any::<[u64; 3]>());
+        (any::<[u32; 4]>(), any::<[u64; 5]>(), contexts, allocator).prop_map(
+            |(small, large, contexts, allocator)| AtRest {
                 session: small[0],
                 process: small[1],
                 phase: small[2],
@@ -226,9 +228,45 @@ fn at_rest() -> BoxedStrategy<AtRest> {
                 pss_anon_bytes: large[2],
                 rows: large[3],
                 trimmed_rss_anon_bytes: large[4],
-            }
-        })
+                allocator: allocator.map(|[in_use_bytes, free_bytes, took_us]| AllocatorUse {
+                    in_use_bytes,
+                    free_bytes,
+                    took_us,
+                }),
+            },
+        )
     };
+    strategy.boxed()
+}
+
+fn capture() -> BoxedStrategy<Capture> {
+    let contexts = btree_map(word(), (any::<u64>(), any::<u64>(), 1..=u32::MAX), 0..6);
+    let cause = select(vec![CaptureCause::Periodic, CaptureCause::Suspect, CaptureCause::Later]);
+    let words = ("\\PC{0,50}", vec("\\PC{0,50}", 0..8), "\\PC{0,50}");
+    let strategy =
+        (any::<u32>(), option::of(any::<u32>()), cause, contexts, words, any::<[u64; 3]>())
+            .prop_map(|(process, session, cause, contexts, (reason, statements, missing), n)| {
+                Capture {
+                    process,
+                    session,
+                    cause,
+                    reason,
+                    operations: n[0],
+                    rss_anon_bytes: n[1],
+                    contexts: contexts
+                        .into_iter()
+                        .map(|(name, (used_bytes, total_bytes, count))| ContextUse {
+                            name,
+                            used_bytes,
+                            total_bytes,
+                            count,
+                        })
+                        .collect(),
+                    statements,
+                    missing,
+                    took_us: n[2],
+                }
+            });
     strategy.boxed()
 }
 
@@ -370,12 +408,17 @@ fn body() -> BoxedStrategy<Body> {
             .prop_map(|(what, count, stack)| MemcheckError { what, count, stack });
         let errors = (any::<u32>(), vec(error, 0..5))
             .prop_map(|(process, errors)| MemcheckErrors { process, errors });
-        let coverage = (any::<[u32; 2]>(), any::<[u64; 2]>()).prop_map(|(p, us)| ToolCoverage {
-            processes_expected: p[0],
-            processes_seen: p[1],
-            backend_us: us[0],
-            backend_us_seen: us[1],
+        let proof = option::of((any::<u32>(), any::<u32>())).prop_map(|proof| {
+            proof.map(|(a, b)| ProofOfLife { sessions: a.max(b), shown: a.min(b) })
         });
+        let coverage =
+            (any::<[u32; 2]>(), any::<[u64; 2]>(), proof).prop_map(|(p, us, proof)| ToolCoverage {
+                processes_expected: p[0],
+                processes_seen: p[1],
+                backend_us: us[0],
+                backend_us_seen: us[1],
+                proof,
+            });
         let gap = (0..MAX, 1..MAX, "\\PC{0,20}").prop_map(|(first_tick, ticks, cause)| Gap {
             first_tick,
             ticks,
@@ -395,6 +438,7 @@ fn body() -> BoxedStrategy<Body> {
             coverage.prop_map(Body::Coverage).boxed(),
             gap.prop_map(Body::Gap).boxed(),
             ended().prop_map(Body::Ended).boxed(),
+            capture().prop_map(Body::Capture).boxed(),
         ]
     };
     strategy.boxed()

@@ -16,6 +16,8 @@ use crate::runner::engine::CLIENT_BACKEND;
 use crate::runner::engine::Engine;
 use crate::runner::fault::Fault;
 use crate::runner::instruments::Instruments;
+use crate::runner::lookout::Lookout;
+use crate::runner::lookout::Post;
 use crate::runner::progress::Progress;
 use crate::runner::record::Record;
 use crate::sampler::Sampler;
@@ -203,7 +205,19 @@ async fn phases(
         holdings.instruments.get_or_init(|| Arc::new(Instruments::new(tooling.clone()))),
     );
     instruments.remember_postmaster(cluster.postmaster());
+    let spec = &order.assignment.spec;
+    let lookout = (spec.tool == Tool::Plain).then(|| {
+        Lookout::start(Post {
+            server: server.clone(),
+            major: tree.installation.major,
+            log: order.folder.path().join("logs").join("server.log"),
+            sampler: handle.clone(),
+            record: record.clone(),
+            operations: Arc::clone(&operations),
+        })
+    });
     let mut engine = Engine {
+        lookout,
         spec: order.assignment.spec.clone(),
         server,
         major: tree.installation.major,

@@ -47,6 +47,7 @@ impl AttemptEvidence {
             Body::LeakCheck(check) => self.leak_checks.push(check),
             Body::MemcheckErrors(errors) => self.memcheck_errors.push(errors),
             Body::MemcheckExit(exit) => self.memcheck_exits.push(exit),
+            Body::Capture(capture) => self.captures.push((elapsed_us, capture)),
             Body::SiteDigest(digest) => self.site_digests.push(digest),
             Body::Coverage(coverage) => self.coverage = Some(coverage),
             Body::Gap(gap) => self.gaps.push(gap),

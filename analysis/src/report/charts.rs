@@ -8,6 +8,7 @@ use crate::facts::{Facts, gather};
 use crate::figures::{bytes_text, count_text, rate_text};
 use crate::report::chart::{Across, Area, Band, Chart, Line};
 use crate::report::html::escaped;
+use crate::report::memory::stacks;
 use crate::rounds::{Growth, PhaseSeries, Shape, Subject, phase_series};
 use crate::stats::{Point, bytes, count, thinned};
 use pgsoak_proto::evidence::PhaseKind;
@@ -27,9 +28,15 @@ const CHARTS: usize = 24;
 pub(super) fn charts(evidence: &RunEvidence) -> String {
     let all = gather(evidence);
     let mut text = String::new();
-    for (title, figures) in
-        [("Memory at rest, by operations", at_rest(&all)), ("Memory over time", over_time(&all))]
-    {
+    let stacked = stacks(evidence)
+        .into_iter()
+        .filter_map(|stack| figure(&stack.title, &stack.chart, &stack.keys, &stack.says))
+        .collect();
+    for (title, figures) in [
+        ("Memory at rest, by operations", at_rest(&all)),
+        ("Where the memory is, by operations", stacked),
+        ("Memory over time", over_time(&all)),
+    ] {
         if figures.is_empty() {
             continue;
         }

@@ -1,9 +1,10 @@
 //! What `pgsoak report` prints. Reads well as plain text too.
 
 use crate::figures::capital;
+use crate::report::memory::{CAPTURES, LEDGER, LEDGER_WORDS};
 use crate::report::{
-    HOLDERS, SUPPRESSIONS, Table, UNSEEN, budgets, comparisons, detects, environment, findings,
-    holders, jobs, matter, place, suppressions, unseen, word,
+    HOLDERS, SUPPRESSIONS, Table, UNSEEN, attributions, budgets, captures, comparisons, detects,
+    environment, findings, holders, jobs, matter, place, suppressions, unseen, word,
 };
 use crate::result::{Finding, RunResult, Verdict};
 
@@ -24,6 +25,8 @@ pub fn to_markdown(result: &RunResult) -> String {
     section(&mut text, "Budgets", "", &budgets(result));
     section(&mut text, "Release against release", &against(result), &comparisons(result));
     section_of_findings(&mut text, result);
+    section(&mut text, LEDGER, LEDGER_WORDS, &attributions(result));
+    section(&mut text, CAPTURES, "", &captures(result));
     section(&mut text, HOLDERS, "", &holders(result));
     section(&mut text, SUPPRESSIONS, "", &suppressions(result));
     section(&mut text, UNSEEN, "", &unseen(result));

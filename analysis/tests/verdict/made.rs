@@ -131,6 +131,7 @@ fn attempt(
             processes_seen: 3,
             backend_us: 1000,
             backend_us_seen: 1000,
+            proof: None,
         }),
         last_sequence: 100,
         ..AttemptEvidence::default()

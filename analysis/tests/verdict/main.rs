@@ -6,6 +6,7 @@
     reason = "made-up evidence; a failure here is the report"
 )]
 
+mod attribution;
 mod canary;
 mod compared;
 mod exits;

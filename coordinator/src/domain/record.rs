@@ -4,8 +4,9 @@ use crate::domain::job::JobState;
 use crate::domain::run::RunState;
 use crate::domain::time::UnixUs;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
-use pgsoak_proto::job::JobSpec;
+use pgsoak_proto::job::{BuildRef, JobSpec, PostgresRef};
 use pgsoak_proto::session::Capabilities;
+use pgsoak_workloads::escalate::Subject;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -27,9 +28,27 @@ pub struct RunRecord {
     /// What people should know beside the verdict: damage that was found, evidence that was lost.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Subjects whose plain jobs were looked at for growth, in the order of the looks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub escalations: Vec<Escalation>,
     /// Given at submit, for filters.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+}
+
+/// What a plain job's growth was followed by, or that it did not grow. Decided once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Escalation {
+    /// As the plan writes it.
+    pub workload: String,
+    /// The candidate.
+    pub build: BuildRef,
+    /// The server.
+    pub postgres: PostgresRef,
+    /// What grew, one sentence; empty: nothing did.
+    pub growth: String,
+    /// The jobs that were added; they stand in the run's list as well.
+    pub jobs: Vec<JobId>,
 }
 
 /// What a run was made from. Written once.
@@ -97,6 +116,17 @@ pub struct ArtifactRecord {
     pub sha256: String,
     /// All of it is stored, and its digest agrees.
     pub is_complete: bool,
+}
+
+// === impl Escalation ===
+
+impl Escalation {
+    /// Whether it is the decision about this subject.
+    pub fn is_of(&self, subject: &Subject) -> bool {
+        self.workload == subject.workload
+            && self.build == subject.build
+            && self.postgres == subject.postgres
+    }
 }
 
 // === impl RunRecord ===

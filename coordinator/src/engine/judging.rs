@@ -6,6 +6,7 @@ use crate::domain::history::Against;
 use crate::domain::job::JobState;
 use crate::domain::record::RunInput;
 use crate::engine::comparing;
+use crate::engine::escalation::Plain;
 use crate::engine::handle::{JobSnapshot, RunSnapshot};
 use crate::store::Store;
 use crate::store::run_db::StoredFrame;
@@ -175,6 +176,25 @@ async fn fold(
     folding.await.map_err(|error| JudgeError::Broke(error.to_string()))
 }
 
+/// Whether the jobs of a look grow, from their stored evidence; empty: they do not. What cannot be read does not grow: the run's own
+/// judgement says what is wrong with it.
+pub(crate) async fn growth_of(
+    store: &Store,
+    run: &RunSnapshot,
+    input: &RunInput,
+    look: &Plain,
+) -> String {
+    let mut part = run.clone();
+    part.jobs.retain(|job| look.jobs.contains(&job.record.job));
+    match result_of(store, &part, input).await {
+        Ok(result) => verdict::growth(&result).unwrap_or_default(),
+        Err(error) => {
+            error!(run = %run.record.run, %error, "evidence cannot be looked at for growth");
+            String::new()
+        }
+    }
+}
+
 /// A stored frame, checked; `None` when it is damaged: its sequence is then missing from the evidence.
 pub fn checked(job: JobId, found: StoredFrame) -> Option<Frame> {
     match found {
@@ -203,6 +223,8 @@ fn unjudged(run: &RunSnapshot, error: &JudgeError) -> RunResult {
         comparisons: Vec::new(),
         holders: Vec::new(),
         suppressed: Vec::new(),
+        attributions: Vec::new(),
+        captures: Vec::new(),
         jobs: Vec::new(),
         engine: verdict::ENGINE,
     }

@@ -20,6 +20,7 @@ impl State {
         self.refusals.retain(|_, until| *until > now);
         self.check_liveness(now);
         self.keep_schedules();
+        self.escalate();
         self.place(now);
         self.end_runs(now);
         self.tell_of_agents(now);
@@ -179,7 +180,9 @@ impl State {
         for (run, entry) in &self.runs {
             match &entry.record.state {
                 RunState::Queued | RunState::Running { .. } | RunState::Cancelling { .. } => {
-                    if entry.jobs.values().all(|job| job.is_settled(now, &self.limits)) {
+                    if entry.jobs.values().all(|job| job.is_settled(now, &self.limits))
+                        && entry.subjects_to_look_at().is_empty()
+                    {
                         over.push(*run);
                         judge.push(*run);
                     }

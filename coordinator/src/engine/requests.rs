@@ -33,6 +33,7 @@ impl State {
             jobs: specs.iter().map(|spec| spec.job).collect(),
             jobs_over: 0,
             notes: Vec::new(),
+            escalations: Vec::new(),
             labels,
         };
         let jobs: Vec<(JobSpec, JobRecord)> = specs

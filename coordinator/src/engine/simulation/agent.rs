@@ -3,10 +3,10 @@
 use crate::engine::simulation::world::HEARTBEAT;
 use pgsoak_proto::evidence::{AttemptEnded, AttemptStarted, Body, Frame, Gap};
 use pgsoak_proto::id::{AgentId, JobId};
-use pgsoak_proto::job::{Lease, Outcome};
+use pgsoak_proto::job::{Lease, Outcome, Tool};
 use pgsoak_proto::session::{
     AgentMessage, Capabilities, CoordinatorMessage, EvidenceBatch, Heartbeat, HeldJob, Hello,
-    JobProgress, JobStage, PostgresFound, Refusal,
+    JobProgress, JobStage, PostgresFound, Refusal, ToolFound,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -144,7 +144,9 @@ impl Agent {
                 cores: 2,
                 memory_bytes: 1 << 30,
                 kernel: "k".to_owned(),
-                tools: Vec::new(),
+                tools: [Tool::Memcheck, Tool::Heaptrack]
+                    .map(|tool| ToolFound { tool, version: "t".to_owned() })
+                    .to_vec(),
                 postgres: vec![PostgresFound {
                     major: 18,
                     version: "PostgreSQL 18.4".to_owned(),
