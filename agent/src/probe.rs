@@ -63,6 +63,8 @@ pub struct HostSample {
     pub load_centi: Option<u64>,
     /// Memory of the postmaster's cgroup, page cache included.
     pub cgroup_kib: Option<u64>,
+    /// The wall clock, milliseconds since 1970. Nothing is timed by it: it tells the ledger of clocks that jump.
+    pub clock_ms: Option<u64>,
 }
 
 /// Where readings come from: the kernel, or a script in a test.

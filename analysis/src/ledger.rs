@@ -9,8 +9,11 @@
 //!
 //! A finished attempt whose evidence has holes (frames missing, samples neither stored nor counted as gaps, a planned phase that did not
 //! run, no beginning or no end) is `invalid`. More than a fifth of the ticks missing, a loop that was shorter than asked,
-//! or a tool that saw less of the backends' time than the plan's floor (99 % where it has none), or shows no sign of life in a
-//! session, is `inconclusive`.
+//! a session of which more than a fifth of the readings is missing, or a tool that saw less of the backends' time than the plan's
+//! floor (99 % where it has none), or shows no sign of life in a session, is `inconclusive`. What the host went through (memory
+//! pressure, swap, a clock that jumped) decides nothing by itself: it stands in the ledger, and beside a verdict that it may explain.
+
+mod account;
 
 use crate::evidence::JobEvidence;
 use crate::result::{Environment, HarnessCost, JobResult, SampleLedger, Verdict};
@@ -23,6 +26,9 @@ pub const COVERAGE_FLOOR: f64 = 0.99;
 
 /// Share of ticks that may be missing.
 pub const MISSING_TICKS: f64 = 0.2;
+
+/// Missing readings of one session that are never worth a word.
+const FEW_TICKS: u64 = 20;
 
 /// Share of a loop's asked time that must have passed.
 const SHORTEST_LOOP: f64 = 0.98;
@@ -53,6 +59,7 @@ pub fn ledger(job: &JobEvidence, floor: f64) -> Vec<Entry> {
         Outcome::Finished => {
             completeness(job, &mut entries);
             sampling(job, &mut entries);
+            sessions(job, &mut entries);
             durations(job, &mut entries);
             coverage(job, floor, &mut entries);
             proof_of_life(job, floor, &mut entries);
@@ -181,6 +188,40 @@ fn sampling(job: &JobEvidence, entries: &mut Vec<Entry>) {
     }
 }
 
+/// Sessions that were read too seldom for what rests on their readings.
+fn sessions(job: &JobEvidence, entries: &mut Vec<Entry>) {
+    let thin: Vec<String> = account::account(job)
+        .processes
+        .into_iter()
+        .filter(|one| {
+            let missing = one.expected.saturating_sub(one.stored);
+            let is_session = job
+                .attempt
+                .processes
+                .get(&one.process)
+                .is_some_and(|series| series.who.session.is_some());
+            // A handful of ticks around a session's beginning and end is nobody's loss.
+            is_session
+                && missing > FEW_TICKS
+                && bytes(missing) > MISSING_TICKS * bytes(one.expected)
+        })
+        .map(|one| {
+            let missing = one.expected.saturating_sub(one.stored);
+            format!("{} (pid {}): {missing} of {}", one.who, one.pid, one.expected)
+        })
+        .collect();
+    if !thin.is_empty() {
+        entries.push(Entry::new(
+            Verdict::Inconclusive,
+            "samples",
+            format!(
+                "Readings of sessions are missing: {}. What rests on them is not judged.",
+                thin.join("; ")
+            ),
+        ));
+    }
+}
+
 fn durations(job: &JobEvidence, entries: &mut Vec<Entry>) {
     for span in &job.attempt.phases {
         let Some(phase) = job.workload.phases.iter().find(|phase| phase.name == span.started.name)
@@ -292,6 +333,7 @@ pub fn job_result(job: &JobEvidence) -> JobResult {
         reason: job.reason.clone(),
         attempts: job.attempts,
         samples: sample_ledger(job),
+        ledger: job.attempt.started.is_some().then(|| account::account(job)),
         coverage: match job.spec.tool {
             Tool::Plain => {
                 let counted = sample_ledger(job);

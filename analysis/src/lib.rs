@@ -5,7 +5,7 @@
 //! `evidence` (frames to what a verdict reads) · `rounds` · `leaks`, `budgets`, `checks`, `ledger` (one line of evidence each) ·
 //! `captures` (of processes at work) · `attribution` (where memory is) ·
 //! `sites` (heaptrack, massif), `suppressed` · `exits` (what processes lose by their end) · `facts` (all lines of all jobs) ·
-//! `over_time` (growth of processes) · `sequential` (while it goes on), `compare` (candidate against baseline) · `releases` (figures
+//! `over_time` (growth of processes) · `sequential` (while it goes on), `horizon` (memory ahead), `compare` (candidate against baseline) · `releases` (figures
 //! over releases) · `verdict` (their combination) · `report`.
 
 pub mod attribution;
@@ -20,6 +20,7 @@ pub mod exits;
 pub mod facts;
 pub mod figures;
 pub mod heap;
+pub mod horizon;
 pub mod judge;
 pub mod leaks;
 pub mod ledger;

@@ -20,6 +20,7 @@ use crate::captures::{attach, captures};
 use crate::compare::compare;
 use crate::evidence::RunEvidence;
 use crate::facts::{Facts, gather};
+use crate::horizon::horizon;
 use crate::ledger::job_result;
 use crate::over_time::{OverTime, over_time};
 use crate::result::{
@@ -96,6 +97,7 @@ pub fn judge(evidence: &RunEvidence) -> RunResult {
         suppressed: suppressed(&evidence.jobs),
         attributions,
         captures,
+        horizon: horizon(&all, &grown),
         jobs: evidence.jobs.iter().map(job_result).collect(),
         engine: ENGINE,
     }

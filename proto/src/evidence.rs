@@ -161,6 +161,8 @@ pub struct HostSamples {
     pub cgroup_kib: Vec<u64>,
     /// Operations done by all loop workers so far.
     pub operations: Vec<u64>,
+    /// The host's wall clock, milliseconds since 1970; empty: of an older agent.
+    pub clock_ms: Vec<u64>,
 }
 
 /// How a phase works.

@@ -143,15 +143,30 @@ fn process_samples(number: u32, rows: usize) -> BoxedStrategy<ProcessSamples> {
 fn samples() -> BoxedStrategy<Samples> {
     let strategy = {
         (1_usize..12).prop_flat_map(|rows| {
-            let host = (column(rows), column(rows), column(rows), column(rows), column(rows))
+            let host = (
+                column(rows),
+                column(rows),
+                column(rows),
+                column(rows),
+                column(rows),
+                column(rows),
+            )
                 .prop_map(
-                    |(available_kib, pressure_some_us, load_centi, cgroup_kib, operations)| {
+                    |(
+                        available_kib,
+                        pressure_some_us,
+                        load_centi,
+                        cgroup_kib,
+                        operations,
+                        clock_ms,
+                    )| {
                         HostSamples {
                             available_kib,
                             pressure_some_us,
                             load_centi,
                             cgroup_kib,
                             operations,
+                            clock_ms,
                         }
                     },
                 );

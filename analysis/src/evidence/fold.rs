@@ -96,6 +96,14 @@ impl AttemptEvidence {
             if let Some(available) = samples.host.available_kib.get(row) {
                 self.available_kib.push(*available);
             }
+            let host = &mut self.host;
+            for (kept, read) in [
+                (&mut host.pressure_some_us, &samples.host.pressure_some_us),
+                (&mut host.load_centi, &samples.host.load_centi),
+                (&mut host.clock_ms, &samples.host.clock_ms),
+            ] {
+                kept.extend(read.get(row).map(|value| (*elapsed_us, *value)));
+            }
         }
         for process in &samples.processes {
             self.process_samples(process, &samples.elapsed_us);
@@ -104,6 +112,10 @@ impl AttemptEvidence {
 
     fn process_samples(&mut self, columns: &ProcessSamples, elapsed_us: &[u64]) {
         let first = usize::try_from(columns.first_row).unwrap_or(usize::MAX);
+        if let Some(swapped) = columns.swap_kib.iter().max().filter(|swapped| **swapped > 0) {
+            let most = self.swapped_bytes.entry(columns.process).or_default();
+            *most = (*most).max(swapped.saturating_mul(1024));
+        }
         let series = self.process(columns.process);
         for (at, rss_anon_kib) in columns.rss_anon_kib.iter().enumerate() {
             let Some(elapsed) = first.checked_add(at).and_then(|row| elapsed_us.get(row)) else {

@@ -6,7 +6,8 @@ use crate::report::charts::charts;
 use crate::report::memory::{CAPTURES, LEDGER, LEDGER_WORDS};
 use crate::report::{
     HOLDERS, SUPPRESSIONS, Table, UNSEEN, attributions, budgets, captures, comparisons, detects,
-    environment, findings, holders, jobs, matter, parameters, place, suppressions, unseen, word,
+    environment, findings, holders, horizon, jobs, ledgers, matter, parameters, place,
+    suppressions, unseen, word,
 };
 use crate::result::{Finding, RunResult, Verdict};
 
@@ -64,6 +65,7 @@ pub fn to_html(result: &RunResult, evidence: Option<&RunEvidence>) -> String {
         text.push_str(&charts(evidence));
     }
     section(&mut text, "Budgets", &budgets(result));
+    section(&mut text, "Memory ahead", &horizon(result));
     section(&mut text, "Release against release", &comparisons(result));
     section(&mut text, "Findings", &findings(result));
     for finding in &result.findings {
@@ -78,6 +80,7 @@ pub fn to_html(result: &RunResult, evidence: Option<&RunEvidence>) -> String {
     section(&mut text, SUPPRESSIONS, &suppressions(result));
     section(&mut text, UNSEEN, &unseen(result));
     section(&mut text, "Jobs", &jobs(result));
+    section(&mut text, "Ledger", &ledgers(result));
     section(&mut text, "Environment", &environment(result));
     if let Some(evidence) = evidence {
         section(&mut text, "Parameters", &parameters(evidence));

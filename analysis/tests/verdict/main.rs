@@ -12,6 +12,7 @@ mod compared;
 mod exits;
 mod guards;
 mod leak_records;
+mod ledger;
 mod made;
 mod over_time;
 mod real_readings;

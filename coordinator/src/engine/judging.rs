@@ -225,6 +225,7 @@ fn unjudged(run: &RunSnapshot, error: &JudgeError) -> RunResult {
         suppressed: Vec::new(),
         attributions: Vec::new(),
         captures: Vec::new(),
+        horizon: Vec::new(),
         jobs: Vec::new(),
         engine: verdict::ENGINE,
     }

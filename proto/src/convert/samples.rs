@@ -155,8 +155,14 @@ fn process(
 }
 
 fn host_columns(columns: &wire::HostColumns, rows: usize) -> Result<HostSamples, InvalidMessage> {
-    let wire::HostColumns { available_kib, pressure_some_us, load_centi, cgroup_kib, operations } =
-        columns;
+    let wire::HostColumns {
+        available_kib,
+        pressure_some_us,
+        load_centi,
+        cgroup_kib,
+        operations,
+        clock_ms,
+    } = columns;
     let column = |differences: &[i64], field: &str| {
         let values = absolutes(differences, field)?;
         if values.is_empty() || values.len() == rows {
@@ -171,6 +177,7 @@ fn host_columns(columns: &wire::HostColumns, rows: usize) -> Result<HostSamples,
         load_centi: column(load_centi, "load_centi")?,
         cgroup_kib: column(cgroup_kib, "cgroup_kib")?,
         operations: column(operations, "operations")?,
+        clock_ms: column(clock_ms, "clock_ms")?,
     })
 }
 
@@ -232,14 +239,21 @@ impl From<&ProcessSamples> for wire::ProcessColumns {
 
 impl From<&HostSamples> for wire::HostColumns {
     fn from(host: &HostSamples) -> Self {
-        let HostSamples { available_kib, pressure_some_us, load_centi, cgroup_kib, operations } =
-            host;
+        let HostSamples {
+            available_kib,
+            pressure_some_us,
+            load_centi,
+            cgroup_kib,
+            operations,
+            clock_ms,
+        } = host;
         Self {
             available_kib: differences(available_kib),
             pressure_some_us: differences(pressure_some_us),
             load_centi: differences(load_centi),
             cgroup_kib: differences(cgroup_kib),
             operations: differences(operations),
+            clock_ms: differences(clock_ms),
         }
     }
 }
