@@ -65,6 +65,7 @@ mod tests {
             suppressed: Vec::new(),
             attributions: Vec::new(),
             captures: Vec::new(),
+            horizon: Vec::new(),
             jobs: Vec::new(),
             engine: 1,
         }
