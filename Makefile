@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. Both install what is missing, on a machine with nothing but Rust and Debian.
-.PHONY: demo test torture setup builds release lint bench verdict-real simulate fuzz
+.PHONY: demo test torture bench-history setup builds release lint bench verdict-real simulate fuzz
 
 TVIEWS_NEW := 0.1.0-beta.34
 TVIEWS_OLD := 0.1.0-beta.20
@@ -39,6 +39,10 @@ lint:
 # Peers and the limit side by side; figures in docs/performance.md.
 bench:
 	cargo bench --workspace
+
+# Past runs asked of a coordinator, beside DuckDB on Parquet; 1,000 agents at once. Half an hour or more.
+bench-history:
+	deploy/bench-history.sh
 
 # 100 times kill -9 of coordinator, daemon and both in real runs, and every other fault on real processes. About 20 minutes; root.
 torture: setup builds

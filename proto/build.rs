@@ -11,6 +11,8 @@ const FILES: &[&str] = &[
     "pgsoak/v1/history.proto",
     "pgsoak/v1/schedules.proto",
     "pgsoak/v1/notify.proto",
+    "pgsoak/v1/builds.proto",
+    "pgsoak/v1/bundles.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -10,10 +10,12 @@ mod connect;
 mod daemon;
 mod job;
 mod launch;
+mod packages;
 mod runners;
 mod surroundings;
 
 pub use daemon::Daemon;
 pub use launch::LaunchError;
+pub use packages::PackageFetchError;
 pub use runners::{HostRunners, Runners, Started};
 pub use surroundings::{Connecting, Connection, Dial, FindCapabilities, Surroundings};

@@ -11,6 +11,7 @@ pub mod fitness;
 pub mod held;
 pub mod liveness;
 pub mod place;
+pub mod retention;
 pub mod retry;
 pub mod schedule;
 pub mod stages;

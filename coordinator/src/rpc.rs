@@ -5,15 +5,21 @@
 pub mod server;
 
 mod backup;
+mod builds;
+mod bundles;
 pub(crate) mod control;
+mod control;
 pub(crate) mod evidence;
+mod evidence;
 mod fleet;
 mod history;
 mod notify;
 pub(crate) mod report;
 mod schedules;
 mod session;
+mod signatures;
 pub(crate) mod status;
+mod status;
 mod submit;
 mod trend;
 pub(crate) mod view;

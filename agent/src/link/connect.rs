@@ -208,7 +208,7 @@ async fn open(
     Ok(answer.into_inner())
 }
 
-async fn connect(
+pub(super) async fn connect(
     endpoint: &Endpoint,
     dial: Option<Dial>,
 ) -> Result<Channel, tonic::transport::Error> {

@@ -3,6 +3,7 @@
 
 use crate::config::AgentConfig;
 use crate::folder::{Assignment, FolderError, JobFolder};
+use crate::link::packages::PackageFetchError;
 use crate::privilege::{self, User};
 use pgsoak_proto::job::PostgresRef;
 use pgsoak_proto::session::{self, Capabilities};
@@ -58,6 +59,9 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    /// The package of its build is not there.
+    #[error(transparent)]
+    Package(#[from] PackageFetchError),
     /// The agent's settings name no program.
     #[error("the agent's settings name no program that runs a job")]
     NoRunner,

@@ -6,6 +6,7 @@
 
 use crate::decide::fitness::{lacks, listed};
 use crate::decide::stages::Stages;
+use crate::domain::build::PinnedPackage;
 use crate::domain::time::UnixUs;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
 use pgsoak_proto::job::JobSpec;
@@ -55,6 +56,8 @@ pub struct WaitingJob<'a> {
     pub replicas_at: BTreeMap<AgentId, usize>,
     /// Agents that refused it, for a while.
     pub refused_by: BTreeSet<AgentId>,
+    /// What its agent can fetch.
+    pub packages: &'a [PinnedPackage],
 }
 
 /// What to do.
@@ -143,7 +146,7 @@ pub fn place(snapshot: &Snapshot<'_>) -> Placement {
                 placement.assign.push((job.spec.job, agent));
             }
             Err(why) => {
-                if is_unplaceable(snapshot, job.spec) {
+                if is_unplaceable(snapshot, job) {
                     placement.unplaceable.insert(job.spec.job);
                 }
                 let why = if job.lost.is_empty() {
@@ -159,9 +162,11 @@ pub fn place(snapshot: &Snapshot<'_>) -> Placement {
 }
 
 /// Whether somebody is there, and nobody who was ever there has what the job needs.
-fn is_unplaceable(snapshot: &Snapshot<'_>, spec: &JobSpec) -> bool {
+fn is_unplaceable(snapshot: &Snapshot<'_>, job: &WaitingJob<'_>) -> bool {
+    let lacks_nothing =
+        |agent: &AgentSnapshot<'_>| lacks(job.spec, agent.capabilities, job.packages).is_empty();
     snapshot.agents.values().any(|agent| agent.is_connected)
-        && snapshot.agents.values().all(|agent| !lacks(spec, agent.capabilities).is_empty())
+        && !snapshot.agents.values().any(lacks_nothing)
 }
 
 fn choose(
@@ -176,7 +181,7 @@ fn choose(
     let mut able = Vec::new();
     let mut whys = Vec::new();
     for (id, agent) in &snapshot.agents {
-        let lacks = lacks(job.spec, agent.capabilities);
+        let lacks = lacks(job.spec, agent.capabilities, job.packages);
         if !lacks.is_empty() {
             // Who is away and could not run it either is not worth a word.
             if agent.is_connected {
@@ -260,6 +265,7 @@ mod tests {
             lost: "",
             replicas_at: BTreeMap::new(),
             refused_by: BTreeSet::new(),
+            packages: &[],
         }
     }
 

@@ -1,5 +1,6 @@
 //! What is kept of runs, jobs, agents and artifacts: the durable shapes. Fields are added with a default, not changed.
 
+use crate::domain::build::PinnedPackage;
 use crate::domain::job::JobState;
 use crate::domain::run::RunState;
 use crate::domain::time::UnixUs;
@@ -58,6 +59,12 @@ pub struct RunInput {
     pub plan_toml: String,
     /// The workloads' whole files, by the name that the plan uses.
     pub workloads: BTreeMap<String, String>,
+    /// Packages of pushed builds that its jobs were given, so that a run is the same whoever pushes later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<PinnedPackage>,
+    /// Names of agents that this coordinator has never met: of a run that was imported.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub agents: BTreeMap<AgentId, String>,
 }
 
 /// A job: what was asked.

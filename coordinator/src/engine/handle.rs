@@ -2,6 +2,7 @@
 
 use crate::config::CoordinatorConfig;
 use crate::domain::alert::Alert;
+use crate::domain::build::PinnedPackage;
 use crate::domain::record::{AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord};
 use crate::domain::time::UnixUs;
 use crate::engine::census::Census;
@@ -191,7 +192,7 @@ pub(crate) enum Request {
     Agents(oneshot::Sender<Vec<AgentStatus>>),
     Census(oneshot::Sender<Census>),
     Audience(Audience),
-    Check(Vec<JobSpec>, oneshot::Sender<PlanPlaces>),
+    Check(Vec<JobSpec>, Vec<PinnedPackage>, oneshot::Sender<PlanPlaces>),
     Hello(
         Box<Hello>,
         mpsc::Sender<CoordinatorMessage>,
@@ -328,13 +329,17 @@ impl EngineHandle {
         self.tell(Request::Audience(audience)).await
     }
 
-    /// Where these jobs would go if they were alone in the queue. Changes nothing.
+    /// Where these jobs would go if they were alone in the queue, with packages that agents can fetch. Changes nothing.
     ///
     /// # Errors
     ///
     /// When the engine has ended.
-    pub async fn check(&self, specs: Vec<JobSpec>) -> Result<PlanPlaces, EngineGone> {
-        self.ask(|reply| Request::Check(specs, reply)).await
+    pub async fn check(
+        &self,
+        specs: Vec<JobSpec>,
+        packages: Vec<PinnedPackage>,
+    ) -> Result<PlanPlaces, EngineGone> {
+        self.ask(|reply| Request::Check(specs, packages, reply)).await
     }
 
     /// An agent introduces itself; `outbound` takes what the engine has to say to it from now on.

@@ -2,7 +2,7 @@
 //!
 //! A pure function of what is stored, so it can be done again (`replay`) and gives the same bytes.
 
-use crate::domain::history::Against;
+use crate::domain::history::{Against, Signature};
 use crate::domain::job::JobState;
 use crate::domain::record::RunInput;
 use crate::engine::comparing;
@@ -39,6 +39,8 @@ pub struct Judgement {
     pub json: String,
     /// What the history keeps of its jobs.
     pub figures: Vec<JobFigures>,
+    /// Leak signatures that it showed.
+    pub signatures: Vec<Signature>,
     /// What it was compared with, where its plan has no arm for that.
     pub against: Option<Against>,
 }
@@ -68,6 +70,7 @@ pub async fn judge_run(store: &Store, run: &RunSnapshot, input: &RunInput) -> Ju
         verdict: result.verdict,
         sentence: result.sentence.clone(),
         json: report::to_json(&result),
+        signatures: Signature::of(&result, run.record.submitted_at),
         against: comparing::against(store, run, &figures).await,
         figures,
     }

@@ -2,6 +2,7 @@
 
 use crate::decide::liveness::{self, LiveJob};
 use crate::decide::place::{self, AgentSnapshot, Placement, Snapshot, WaitingJob, are_replicas};
+use crate::domain::build::PinnedPackage;
 use crate::domain::job::{JobEvent, JobState, Tenure};
 use crate::domain::limits::Limits;
 use crate::domain::run::{RunEvent, RunState};
@@ -84,6 +85,7 @@ impl State {
                         lost,
                         replicas_at,
                         refused_by,
+                        packages: &run.input.packages,
                     });
                 }
             }
@@ -217,7 +219,7 @@ impl State {
     }
 
     /// Where the jobs of a plan would go if they were alone in the queue.
-    pub(crate) fn check(&self, specs: &[JobSpec]) -> PlanPlaces {
+    pub(crate) fn check(&self, specs: &[JobSpec], packages: &[PinnedPackage]) -> PlanPlaces {
         let waiting = specs
             .iter()
             .map(|spec| WaitingJob {
@@ -226,6 +228,7 @@ impl State {
                 lost: "",
                 replicas_at: BTreeMap::new(),
                 refused_by: BTreeSet::new(),
+                packages,
             })
             .collect();
         let mut snapshot = self.snapshot(self.now(), waiting);

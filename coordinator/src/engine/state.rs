@@ -2,6 +2,7 @@
 
 use crate::config::CoordinatorConfig;
 use crate::domain::alert::Alert;
+use crate::domain::build::Shelf;
 use crate::domain::job::{JobEvent, JobState};
 use crate::domain::limits::Limits;
 use crate::domain::record::{AgentRecord, JobRecord, RunInput, RunRecord};
@@ -47,6 +48,8 @@ pub(crate) struct State {
     pub(crate) effects: Effects,
     /// Something changed that the next look must see.
     pub(crate) is_dirty: bool,
+    /// Packages that runs are given.
+    pub(crate) shelf: Shelf,
     /// Runs whose evidence is to be judged.
     pub(crate) to_judge: Vec<RunId>,
     /// Messages to people.
@@ -195,6 +198,7 @@ impl State {
             sessions: 0,
             effects: Effects::default(),
             is_dirty: true,
+            shelf: Shelf::default(),
             to_judge: Vec::new(),
             notices: Notices::new(config),
             to_escalate: Vec::new(),

@@ -57,6 +57,7 @@ pub async fn spawn(
     shutdown: CancellationToken,
 ) -> Result<(EngineHandle, JoinHandle<()>), StoreError> {
     let mut state = State::new(config, limits, clock);
+    state.shelf = store.shelf();
     state.restore(store.load().await?);
     state.restore_ends(store.ends(state.live_attempts()).await?);
     let (requests_in, requests) = mpsc::channel(QUEUE);
@@ -169,8 +170,8 @@ impl Task {
                 state.reply(reply, census);
             }
             Request::Audience(audience) => state.notices.audience = audience,
-            Request::Check(specs, reply) => {
-                let places = state.check(&specs);
+            Request::Check(specs, packages, reply) => {
+                let places = state.check(&specs, &packages);
                 state.reply(reply, places);
             }
             Request::Hello(hello, outbound, reply) => {

@@ -164,7 +164,8 @@ impl Control for ControlService {
         let limits = &self.services.limits;
         let submission = submit::submission(plan_toml, workloads, String::new(), limits, agents)?;
         let specs = submission.specs;
-        let places = self.services.engine.check(specs.clone()).await.or_status()?;
+        let packages = self.services.store.shelf().packages(&specs);
+        let places = self.services.engine.check(specs.clone(), packages).await.or_status()?;
         let jobs = specs
             .into_iter()
             .zip(places.jobs)

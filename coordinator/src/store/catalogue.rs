@@ -30,10 +30,12 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
+mod builds;
 pub(crate) mod check;
 mod history;
 mod keys;
 mod notices;
+mod removal;
 mod schedules;
 mod summaries;
 

@@ -92,6 +92,7 @@ impl World {
                     sentence: "pass".to_owned(),
                     json: "{}".to_owned(),
                     figures: Vec::new(),
+                    signatures: Vec::new(),
                     against: None,
                 });
                 if !self.carry_out() {

@@ -220,7 +220,7 @@ impl World {
         let plan_toml = format!(
             "[[job]]\nworkload = 'w'\nbuild = 'vanilla'\nreplicas = {jobs}\nescalate = {escalate}\n"
         );
-        let input = RunInput { plan_toml, workloads: BTreeMap::new() };
+        let input = RunInput { plan_toml, ..RunInput::default() };
         let submission = Submission {
             run,
             plan: "p".to_owned(),
