@@ -61,6 +61,7 @@ pub async fn measure(runs: usize, full_runs: usize) {
         listen: Some("127.0.0.1:0".parse().unwrap()),
         socket: None,
         http: pgsoak_coordinator::config::HttpListen::Off,
+        notify: Default::default(),
         heartbeat_every: Duration::from_secs(5),
         lease_ttl: Duration::from_secs(3_600),
     };

@@ -90,6 +90,7 @@ impl Shape {
                 load_centi: (from..to).map(|_| 120).collect(),
                 cgroup_kib: Vec::new(),
                 operations: (from..to).map(|tick| tick * 40).collect(),
+                clock_ms: Vec::new(),
             },
         }
     }

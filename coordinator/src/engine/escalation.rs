@@ -131,15 +131,13 @@ impl State {
         if !growth.is_empty() {
             for spec in follow_ups(entry, &subject, &mut job_id) {
                 let agents = self.agents.values();
-                let fits =
-                    agents.clone().any(|agent| lacks(&spec, &agent.record.capabilities).is_empty());
-                if fits {
+                let lacking = agents
+                    .map(|agent| lacks(&spec, &agent.record.capabilities, &entry.input.packages))
+                    .min_by_key(Vec::len);
+                if lacking.as_ref().is_some_and(Vec::is_empty) {
                     specs.push(spec);
                 } else {
-                    let lacking = agents
-                        .map(|agent| lacks(&spec, &agent.record.capabilities))
-                        .min_by_key(Vec::len)
-                        .unwrap_or_default();
+                    let lacking = lacking.unwrap_or_default();
                     notes.push(format!(
                         "{} grows and is not looked into under {}: no agent has {}",
                         subject.workload,
