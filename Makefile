@@ -4,6 +4,8 @@
 TVIEWS_NEW := 0.1.0-beta.34
 TVIEWS_OLD := 0.1.0-beta.20
 PG15 := /usr/lib/postgresql/15/bin/pg_config
+# One build for all tests; the dependencies that virtual time is spent in are optimised a little.
+TESTED := cargo --config deploy/test-profile.toml
 
 # Soaks the real pg_tviews for a few minutes: candidate, baseline and control, plain and under memcheck.
 demo: setup builds release
@@ -14,8 +16,9 @@ demo: setup builds release
 test: setup builds
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo build --workspace
-	cargo test --workspace
+	$(TESTED) build --workspace
+	$(TESTED) test --workspace
+	PGSOAK_KILLS=10 $(TESTED) test -p pgsoak --test torture kills_ fdatasync -- --nocapture --test-threads=2
 
 # Tools, PostgreSQL, headers. Idempotent; says what it does.
 setup:
@@ -55,9 +58,9 @@ fuzz:
 	cargo build -p pgsoak-analysis --example fuzz_readers
 	bash -c 'ulimit -v 1500000; exec target/debug/examples/fuzz_readers $${FUZZ_SECONDS:-600} $$FUZZ_SEED'
 
-# 500 fresh seeds of a fleet in virtual time. PGSOAK_SEED=N replays one.
+# 500 fresh seeds of a fleet in virtual time, and a day of twenty hosts. PGSOAK_SEED=N replays one.
 simulate:
-	PGSOAK_SEEDS=500 cargo test -p pgsoak-coordinator --lib simulation -- --nocapture --test-threads=1
+	PGSOAK_SEEDS=500 cargo test --profile simulation -p pgsoak-simulation -- --nocapture --test-threads=1
 
 # The verdict on real servers: planted leaks at 1, 2 and 4 times the limits, ten healthy soaks of two kinds, one build against itself,
 # one release against another. About half an hour.

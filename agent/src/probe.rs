@@ -9,11 +9,13 @@ mod children;
 mod host;
 mod kernel;
 mod once;
+mod oom;
 pub mod parse;
 mod scripted;
 
 pub use kernel::{KernelProbe, KernelProcess};
 pub use once::{key_of, lives, parent_of, pss_anon_now, rss_anon_now};
+pub use oom::{OomKill, OomWatch};
 pub use scripted::{Script, ScriptedProbe, ScriptedProcess};
 
 use std::io;

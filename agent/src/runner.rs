@@ -25,6 +25,7 @@ mod instruments;
 mod lookout;
 mod looped;
 mod marks;
+mod oom;
 mod orphans;
 mod profiles;
 mod progress;

@@ -4,6 +4,7 @@
 
 mod captured;
 mod sites;
+mod thinned;
 
 pub use captured::{AllocatorUse, Capture, CaptureCause, ProofOfLife};
 pub use sites::{
@@ -117,6 +118,8 @@ pub struct Samples {
     pub processes: Vec<ProcessSamples>,
     /// The host; each column has one value per row or is empty.
     pub host: HostSamples,
+    /// Ticks that a full spool took out again: known to be missing.
+    pub left_out: u64,
 }
 
 /// One process over rows `first_row ..`. Every column has the same length or is empty (not read).

@@ -185,9 +185,13 @@ fn samples() -> BoxedStrategy<Samples> {
                 values
             });
             let processes = (process_samples(0, rows), process_samples(7, rows));
-            (ticks, elapsed, processes, host).prop_map(|(ticks, elapsed_us, processes, host)| {
-                Samples { ticks, elapsed_us, processes: vec![processes.0, processes.1], host }
-            })
+            (ticks, elapsed, processes, host).prop_map(
+                |(ticks, elapsed_us, processes, host): (Vec<u64>, _, _, _)| {
+                    let left_out = ticks.len() as u64 % 3;
+                    let processes = vec![processes.0, processes.1];
+                    Samples { ticks, elapsed_us, processes, host, left_out }
+                },
+            )
         })
     };
     strategy.boxed()
@@ -704,7 +708,7 @@ proptest! {
         let host = wire::HostColumns { load_centi: elapsed_us.clone(), ..Default::default() };
         let batch = wire::SampleBatch {
             first_tick, tick_deltas, elapsed_us, processes: vec![process], host: Some(host),
-        };
+        left_out: 0, };
         let _ = Samples::try_from(batch);
     }
 }
@@ -725,6 +729,7 @@ fn a_batch() -> wire::SampleBatch {
         elapsed_us: vec![5_000_000, 1_000_000, 2_000_000],
         processes: vec![process],
         host: None,
+        left_out: 0,
     }
 }
 

@@ -167,7 +167,7 @@ impl Batch {
         self.generation += 1;
         self.readings = 0;
         self.opened_at = Duration::ZERO;
-        let Samples { ticks, elapsed_us, processes, host } = &mut self.samples;
+        let Samples { ticks, elapsed_us, processes, host, left_out: _ } = &mut self.samples;
         ticks.clear();
         elapsed_us.clear();
         for column in [

@@ -5,7 +5,7 @@
 
 use crate::evidence::{AttemptEvidence, PhaseSpan, ProcessSeries};
 use pgsoak_proto::evidence::{
-    Body, Frame, PhaseEnded, PhaseStarted, ProcessAppeared, ProcessSamples, Samples,
+    Body, Frame, Gap, PhaseEnded, PhaseStarted, ProcessAppeared, ProcessSamples, Samples,
 };
 use std::collections::BTreeMap;
 
@@ -84,6 +84,13 @@ impl AttemptEvidence {
     }
 
     fn samples(&mut self, samples: &Samples) {
+        if samples.left_out > 0 {
+            self.gaps.push(Gap {
+                first_tick: samples.ticks.first().copied().unwrap_or(0),
+                ticks: samples.left_out,
+                cause: "thinned in a full spool".to_owned(),
+            });
+        }
         for (row, elapsed_us) in samples.elapsed_us.iter().enumerate() {
             // Time that does not rise is no new tick: a batch sent twice under two numbers, or a clock that stood.
             if self.ticks_elapsed_us.last().is_some_and(|last| last >= elapsed_us) {
@@ -176,6 +183,7 @@ mod tests {
                 ..ProcessSamples::default()
             }],
             host: HostSamples { operations: vec![5; elapsed_us.len()], ..HostSamples::default() },
+            left_out: 0,
         })
     }
 

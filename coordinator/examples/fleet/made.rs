@@ -92,6 +92,7 @@ impl Shape {
                 operations: (from..to).map(|tick| tick * 40).collect(),
                 clock_ms: Vec::new(),
             },
+            left_out: 0,
         }
     }
 

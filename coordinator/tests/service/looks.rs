@@ -46,6 +46,7 @@ fn evidence(used: fn(u64) -> u64) -> Vec<Frame> {
         processes: Vec::new(),
         host: HostSamples { operations: vec![5; ticks.len()], ..HostSamples::default() },
         ticks,
+        left_out: 0,
     }));
     times.push(Duration::from_secs(181));
     let started = frames(1, 1).into_iter();

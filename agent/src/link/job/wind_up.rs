@@ -3,7 +3,7 @@
 //! Blocking. May be done again at any point: a second time finds less to do.
 
 use crate::cluster::survivors;
-use crate::folder::JobFolder;
+use crate::folder::{JobFolder, group};
 use crate::link::runners::Runners;
 use crate::spool::{SpoolLimits, SpoolWriter};
 use pgsoak_proto::chain::chain;
@@ -57,6 +57,7 @@ pub(super) fn wind_up(folder: &JobFolder, runners: &dyn Runners, how: &str) -> R
     }
     let last = recovered.writer.last_sequence();
     recovered.writer.close()?;
+    group::remove_of(folder.path());
     remove_linked(&folder.path().join("run"));
     for name in LEFT_OVERS {
         let path = folder.path().join(name);
