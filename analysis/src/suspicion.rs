@@ -110,7 +110,14 @@ impl Envelope {
         if self.minima.len() < FEWEST {
             return None;
         }
-        let warm = self.minima.get(self.minima.len() / 4..)?;
+        // What was never given back since: a sawtooth slower than a stretch has nothing but its last tooth here.
+        let mut kept = self.minima.get(self.minima.len() / 4..)?.to_vec();
+        for at in (1..kept.len()).rev() {
+            if let [before, after] = kept.get_mut(at - 1..=at)? {
+                *before = (*before).min(*after);
+            }
+        }
+        let warm = kept.as_slice();
         let (first, last) = (*warm.first()?, *warm.last()?);
         let grew = last.checked_sub(first).filter(|grew| *grew >= GROWTH)?;
         let steps = warm.len().checked_sub(1)?;
