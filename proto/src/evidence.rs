@@ -426,3 +426,24 @@ pub struct AttemptEnded {
     /// Its SQLSTATE; empty: none.
     pub sqlstate: String,
 }
+
+// === impl AttemptEnded ===
+
+impl AttemptEnded {
+    /// An end of which nothing else is known: no ticks, no costs, no statement.
+    pub fn bare(outcome: Outcome, reason: String) -> Self {
+        Self {
+            outcome,
+            reason,
+            server_log_tail: String::new(),
+            ticks: 0,
+            ticks_sampled: 0,
+            sampler_cpu_us: 0,
+            process_samples: 0,
+            runner_cpu_us: 0,
+            runner_peak_rss_bytes: 0,
+            statement: String::new(),
+            sqlstate: String::new(),
+        }
+    }
+}

@@ -38,6 +38,12 @@ impl HistoryService {
         control::find(&self.services, text).await
     }
 
+    /// Stores what somebody changed of a run, and answers with the run as it is then.
+    async fn changed(&self, run: RunId, batch: Batch) -> Result<Response<wire::RunDetail>, Status> {
+        self.services.store.commit(batch).await.or_status()?;
+        self.detail(run).await.map(Response::new)
+    }
+
     async fn detail(&self, run: RunId) -> Result<wire::RunDetail, Status> {
         let snapshot = control::snapshot(&self.services, run).await?;
         let line = self.services.store.line(run).ok_or_else(|| {
@@ -244,8 +250,7 @@ impl History for HistoryService {
         }
         let mut batch = Batch::default();
         batch.remark(run, remark);
-        self.services.store.commit(batch).await.or_status()?;
-        self.detail(run).await.map(Response::new)
+        self.changed(run, batch).await
     }
 
     async fn set_pin(
@@ -260,8 +265,7 @@ impl History for HistoryService {
         };
         let mut batch = Batch::default();
         batch.pin(run, pin);
-        self.services.store.commit(batch).await.or_status()?;
-        self.detail(run).await.map(Response::new)
+        self.changed(run, batch).await
     }
 
     async fn get_trend(

@@ -353,8 +353,13 @@ impl Catalogue {
     }
 
     pub(crate) fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
-        let mut found: Vec<AgentRecord> = Vec::new();
-        self.scan(keys::AGENTS, |record| {
+        self.all(keys::AGENTS)
+    }
+
+    /// Every record under a prefix; what is damaged is left out, and said.
+    fn all<T: serde::de::DeserializeOwned>(&self, prefix: &[u8]) -> Result<Vec<T>, StoreError> {
+        let mut found = Vec::new();
+        self.scan(prefix, |record| {
             match record {
                 Ok(record) => found.push(record),
                 Err(error) => warn!(%error, "left out of a list"),

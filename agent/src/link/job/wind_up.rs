@@ -104,17 +104,8 @@ fn last_words(folder: &JobFolder, how: &str) -> AttemptEnded {
     let said = runner_log.trim().lines().last().unwrap_or_default();
     let reason = if said.is_empty() { reason } else { format!("{reason}; it said last: {said}") };
     AttemptEnded {
-        outcome,
-        reason,
         server_log_tail: newest_log(&folder.path().join("logs")),
-        ticks: 0,
-        ticks_sampled: 0,
-        sampler_cpu_us: 0,
-        process_samples: 0,
-        runner_cpu_us: 0,
-        runner_peak_rss_bytes: 0,
-        statement: String::new(),
-        sqlstate: String::new(),
+        ..AttemptEnded::bare(outcome, reason)
     }
 }
 

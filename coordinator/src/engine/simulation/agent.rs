@@ -67,17 +67,8 @@ pub(super) fn frame(lease: Lease, sequence: u64, end: Option<(Outcome, &str)>) -
             ..AttemptStarted::default()
         }),
         Some((outcome, reason)) => Body::Ended(AttemptEnded {
-            outcome,
-            reason: reason.to_owned(),
-            server_log_tail: String::new(),
             ticks: sequence,
-            ticks_sampled: 0,
-            sampler_cpu_us: 0,
-            process_samples: 0,
-            runner_cpu_us: 0,
-            runner_peak_rss_bytes: 0,
-            statement: String::new(),
-            sqlstate: String::new(),
+            ..AttemptEnded::bare(outcome, reason.to_owned())
         }),
         None => {
             let cause = format!("{}-{}", lease.job, lease.attempt);
