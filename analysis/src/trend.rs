@@ -4,10 +4,11 @@
 //! sawtooth, a load or a plateau explains is no leak. What the data guard refuses is never `pass`: missing evidence does not acquit.
 //! The steps and their constants stand in docs/verdict.md. Deterministic; the order of the series does not matter.
 //!
-//! Floors inside, lowest first: `student`, `window` · `batch` · `saturation`, `pool` · `curve` · `steady`, `recycled` · this file.
+//! Floors inside, lowest first: `student`, `window` · `batch` · `saturation`, `pool` · `curve` · `lives` · `steady`, `recycled` · this file.
 
 mod batch;
 mod curve;
+mod lives;
 mod pool;
 mod reason;
 mod recycled;

@@ -142,6 +142,36 @@ fn a_memory_context_is_held_to_a_finer_threshold() {
 }
 
 /// A healthy day of one host with something wrong with it.
+/// An hour with a reading every 30 s: 121 readings, lives of 14 to 40.
+#[test]
+fn an_hour_at_30_s_finds_leaks_of_twice_the_threshold_and_passes_nothing() {
+    let hour = |name, seed, leak| {
+        verdict_of(&Shape { length: 3_600.0, every: 30.0, ..shape(name, seed, leak) })
+    };
+    let detectable = 2.0 * Settings::default().threshold(3_600.0);
+    for family in FAMILIES {
+        for seed in 40..43 {
+            let leaks = family.leaks != Leaks::Nobody;
+            let trend = hour(family.name, seed, 1.2 * detectable);
+            let expected = if leaks { Verdict::Fail } else { Verdict::Inconclusive };
+            assert_eq!(trend.verdict, expected, "{} seed {seed}: {}", family.name, trend.reason);
+        }
+    }
+}
+
+/// What counts as a leak of a short life is more than what counts as one over the run.
+#[test]
+fn no_life_is_so_short_that_a_leak_of_twice_the_threshold_passes() {
+    let detectable = 2.0 * Settings::default().threshold(3_600.0);
+    for seed in 0..20 {
+        for every in [5.0, 10.0] {
+            let recycled = shape("leak, recycled", seed, detectable);
+            let trend = verdict_of(&Shape { length: 3_600.0, every, noise: 0.3, ..recycled });
+            assert_ne!(trend.verdict, Verdict::Pass, "seed {seed}: {}", trend.reason);
+        }
+    }
+}
+
 fn spoilt(spoil: impl Fn(&mut Vec<f64>, &mut Vec<f64>)) -> Trend {
     let run = Run::draw(&shape("level", 9, 0.0));
     let spoilt: Vec<_> = run

@@ -17,6 +17,8 @@ pub(super) struct Rule<'a> {
     pub(super) starts: &'a [f64],
     /// Bytes per second that count as a leak.
     pub(super) threshold: f64,
+    /// Bytes per second that a level curve stays below; at most the threshold.
+    pub(super) level: f64,
     /// For the lower bound.
     pub(super) fail: Quantiles,
     /// For the upper bound.
@@ -157,9 +159,8 @@ pub(super) fn judge(
     (judged.slope, judged.low, judged.high) = (earliest.slope, earliest.low, earliest.high);
     // The latest look is the one from a start in the second half, where there are batches enough for it.
     let late_high = latest.high;
-    let level =
-        earliest.high < rule.threshold || second_steepest(&earliest.batches) < rule.threshold;
-    if (level && late_high < 2.0 * rule.threshold) || late_high < rule.threshold {
+    let level = earliest.high < rule.level || second_steepest(&earliest.batches) < rule.level;
+    if (level && late_high < 2.0 * rule.level) || late_high < rule.level {
         judged.call = Call::Level;
     }
     judged

@@ -18,6 +18,8 @@ const LIFE_WINDOWS: usize = 60;
 /// A process of a slot that is recycled: its readings by age in seconds.
 #[derive(Clone, Debug)]
 pub(super) struct Life {
+    /// Which slot.
+    pub(super) slot: usize,
     pub(super) age: Vec<f64>,
     pub(super) bytes: Vec<f64>,
 }
@@ -100,7 +102,7 @@ pub(super) fn mean_growth(curves: &[Curve], windows: usize, length: f64) -> Opti
 ///
 /// `None` when too many bins hold no difference of any life: what is missing is not level. Short lives get bins that one reading
 /// fills, as the mean over many lives takes out its noise.
-pub(super) fn mean_life(lives: &[Life], scratch: &mut Scratch) -> Option<(Curve, f64)> {
+pub(super) fn mean_life(lives: &[&Life], scratch: &mut Scratch) -> Option<(Curve, f64)> {
     let mut ends: Vec<f64> = lives.iter().filter_map(|life| life.age.last().copied()).collect();
     if ends.is_empty() {
         return None;
@@ -112,7 +114,7 @@ pub(super) fn mean_life(lives: &[Life], scratch: &mut Scratch) -> Option<(Curve,
     })
 }
 
-fn aligned(lives: &[Life], length: f64, least: usize, scratch: &mut Scratch) -> Option<Curve> {
+fn aligned(lives: &[&Life], length: f64, least: usize, scratch: &mut Scratch) -> Option<Curve> {
     let edges = Edges::new(0.0, length, LIFE_WINDOWS);
     let mut sums = [vec![0.0; LIFE_WINDOWS - 1], vec![0.0; LIFE_WINDOWS - 1]];
     let mut held = vec![0_usize; LIFE_WINDOWS - 1];

@@ -1,4 +1,5 @@
-//! Slots whose process is replaced now and then: no process lives long enough to be judged, their mean life does.
+//! Slots whose process is replaced now and then: no process lives long enough to be judged, their mean life does, or
+//! all lives together.
 
 use super::Part;
 use super::Settings;
@@ -6,7 +7,9 @@ use super::Slot;
 use super::SlotTrend;
 use super::curve;
 use super::curve::Call;
+use super::curve::Judged;
 use super::curve::Rule;
+use super::lives;
 use super::pool;
 use super::pool::Life;
 use super::steady::ALPHA;
@@ -20,10 +23,10 @@ use crate::result::Verdict;
 /// Shares of a life after which it is looked at: a new process fills its caches first.
 const STARTS: [f64; 2] = [0.3, 0.5];
 
-/// Fewest readings of a life.
+/// Fewest readings of a life that goes into the mean curve.
 const LEAST_LIFE: usize = 24;
 
-/// Shortest life, as a share of the run.
+/// The shortest such life, as a share of the run.
 const SHORTEST_LIFE: f64 = 0.04;
 
 /// Judges slots by the mean life of their processes.
@@ -31,10 +34,10 @@ pub(super) fn judge(slots: &[Slot<'_>], settings: &Settings, length: f64, origin
     let mut refused = false;
     let mut lives = Vec::new();
     let mut judged = Vec::with_capacity(slots.len());
-    for slot in slots {
+    for (number, slot) in slots.iter().enumerate() {
         let why = match (&slot.refused, bytes(slot, settings, origin)) {
             (None, Ok(bytes)) => {
-                lives.extend(lives_of(slot, &bytes, length));
+                lives.extend(lives_of(number, slot, &bytes));
                 "its process was replaced; judged by the mean life of all".to_owned()
             }
             (Some(why), _) => {
@@ -54,30 +57,43 @@ pub(super) fn judge(slots: &[Slot<'_>], settings: &Settings, length: f64, origin
         .map(|slot| slot.t.len())
         .min()
         .filter(|readings| *readings < LEAST_READINGS);
-    let readings: usize = lives.iter().map(|life| life.age.len()).sum();
-    let mut scratch = Scratch::default();
-    let mean =
-        (readings >= LEAST_READINGS).then(|| pool::mean_life(&lives, &mut scratch)).flatten();
-    let Some((mean, age)) = mean else {
-        let threshold = settings.threshold(length);
-        let verdict = Verdict::Inconclusive;
-        return Part { pool: None, threshold, slots: judged, verdict, detects: f64::INFINITY, few };
+    let looks = f64::from(settings.looks.max(1));
+    let least_growth = settings.least_growth_bytes / 4.0;
+    let steady = settings.threshold(length);
+    let rule = lives::Rule { least_growth, steady, looks, slots: slots.len() };
+    let (pool, threshold) = by_mean_life(&lives, rule, length)
+        .or_else(|| lives::judge(&lives, rule))
+        .map_or((None, steady), |(pool, threshold)| (Some(pool), threshold));
+    let verdict = match pool.as_ref().map(|pool| pool.call) {
+        Some(Call::Leak) => Verdict::Fail,
+        Some(Call::Level) if !refused && few.is_none() => Verdict::Pass,
+        _ => Verdict::Inconclusive,
     };
-    let threshold = (settings.least_growth_bytes / 4.0 / age).max(64.0);
+    let detects = pool.as_ref().map_or(f64::INFINITY, |pool| pool.detects);
+    Part { pool, threshold, slots: judged, verdict, detects, few }
+}
+
+/// By the curve of the mean life, where lives are long enough for one; also its threshold.
+fn by_mean_life(lives: &[Life], rule: lives::Rule, length: f64) -> Option<(Judged, f64)> {
+    let long: Vec<&Life> = lives.iter().filter(|life| is_long(life, length)).collect();
+    let readings: usize = long.iter().map(|life| life.age.len()).sum();
+    let mut scratch = Scratch::default();
+    let mean = (readings >= LEAST_READINGS).then(|| pool::mean_life(&long, &mut scratch));
+    let (mean, age) = mean.flatten()?;
+    let threshold = (rule.least_growth / age).max(64.0);
     let rule = Rule {
         starts: &STARTS,
         threshold,
-        fail: Quantiles::new(ALPHA / f64::from(settings.looks.max(1))),
+        level: threshold.min(rule.steady),
+        fail: Quantiles::new(ALPHA / rule.looks),
         pass: Quantiles::new(ALPHA_PASS),
     };
-    let pool = curve::judge(&mean, &rule, None, None, &mut scratch.sorted);
-    let verdict = match pool.call {
-        Call::Leak => Verdict::Fail,
-        Call::Level if !refused && few.is_none() => Verdict::Pass,
-        _ => Verdict::Inconclusive,
-    };
-    let detects = pool.detects;
-    Part { pool: Some(pool), threshold, slots: judged, verdict, detects, few }
+    Some((curve::judge(&mean, &rule, None, None, &mut scratch.sorted), threshold))
+}
+
+fn is_long(life: &Life, length: f64) -> bool {
+    life.age.len() >= LEAST_LIFE
+        && life.age.last().is_some_and(|age| *age >= SHORTEST_LIFE * length)
 }
 
 /// The readings less what the slot may hold for its rows.
@@ -102,8 +118,8 @@ fn bytes(slot: &Slot<'_>, settings: &Settings, origin: f64) -> Result<Vec<f64>, 
     Ok(bytes)
 }
 
-/// The lives of a slot that are long enough, by age.
-fn lives_of(slot: &Slot<'_>, bytes: &[f64], length: f64) -> Vec<Life> {
+/// The lives of a slot, by age.
+fn lives_of(number: usize, slot: &Slot<'_>, bytes: &[f64]) -> Vec<Life> {
     let mut lives = Vec::new();
     let mut start = 0;
     for run in slot.series.pid.chunk_by(|a, b| a == b) {
@@ -111,11 +127,9 @@ fn lives_of(slot: &Slot<'_>, bytes: &[f64], length: f64) -> Vec<Life> {
         let (times, held) = (slot.t.get(start..end), bytes.get(start..end));
         start = end;
         let (Some(times), Some(held)) = (times, held) else { continue };
-        let (Some(first), Some(last)) = (times.first(), times.last()) else { continue };
-        if times.len() >= LEAST_LIFE && last - first >= SHORTEST_LIFE * length {
-            let age = times.iter().map(|t| t - first).collect();
-            lives.push(Life { age, bytes: held.to_vec() });
-        }
+        let Some(first) = times.first() else { continue };
+        let age = times.iter().map(|t| t - first).collect();
+        lives.push(Life { slot: number, age, bytes: held.to_vec() });
     }
     lives
 }

@@ -52,10 +52,14 @@ impl Grain {
     /// Readings of a window of a series that may pass.
     const FULL: usize = 3;
 
-    /// For series of which the shortest has so many readings.
+    /// Readings of a window of a series that may only fail.
+    const FEW: usize = 2;
+
+    /// For series of which the shortest has so many readings. A window spans one reading more than it needs: sampling jitters, and a
+    /// reading is missed now and then.
     pub(super) fn of(shortest: usize) -> Self {
         if shortest < LEAST_READINGS {
-            Self { windows: (shortest / 2).clamp(45, 120), least: 2 }
+            Self { windows: (shortest / 3).clamp(45, 120), least: Self::FEW }
         } else {
             Self { windows: (shortest / 4).clamp(45, 120), least: Self::FULL }
         }
@@ -108,6 +112,7 @@ pub(super) fn judge(
     let mut rule = Rule {
         starts: &STARTS,
         threshold,
+        level: threshold,
         fail: Quantiles::new(ALPHA / looks / count(slots.len().max(1))),
         pass: Quantiles::new(ALPHA_PASS),
     };
