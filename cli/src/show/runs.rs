@@ -168,8 +168,8 @@ fn jobs(run: &wire::RunView) -> Table {
             arm.to_owned(),
             spec.build.clone(),
             job.agent.clone(),
-            outcome(job).map_or_else(|| place(job), str::to_owned),
-            job.reason.clone(),
+            stands(job),
+            why(job).to_owned(),
         ]);
     }
     table
@@ -181,6 +181,20 @@ fn tool(spec: &wire::JobSpec) -> &'static str {
 
 fn place(job: &wire::JobView) -> String {
     job.place().as_str_name().trim_start_matches("JOB_PLACE_").to_lowercase()
+}
+
+/// How it ended, or where it is, with what was seen of it so far: "running, suspect".
+fn stands(job: &wire::JobView) -> String {
+    match (outcome(job), job.standing.as_str()) {
+        (Some(outcome), _) => outcome.to_owned(),
+        (None, "") => place(job),
+        (None, standing) => format!("{}, {standing}", place(job)),
+    }
+}
+
+/// Why it ended or waits; of a job that goes on what it is suspected of.
+fn why(job: &wire::JobView) -> &str {
+    if job.reason.is_empty() && outcome(job).is_none() { &job.standing_reason } else { &job.reason }
 }
 
 fn outcome(job: &wire::JobView) -> Option<&'static str> {
@@ -206,6 +220,8 @@ pub fn json(run: &wire::RunView) -> Value {
                 "attempts": job.attempts,
                 "outcome": outcome(job),
                 "reason": job.reason,
+                "standing": Some(&job.standing).filter(|standing| !standing.is_empty()),
+                "standing_reason": job.standing_reason,
                 "phase": job.progress.as_ref().map(|p| p.phase.clone()),
                 "round": job.progress.as_ref().map(|p| p.round),
                 "done": job.progress.as_ref().map(|p| p.done),
@@ -266,4 +282,30 @@ pub fn detail_json(detail: &wire::RunDetail) -> Value {
         object.insert("pin".to_owned(), detail.pin.as_ref().map_or(Value::Null, remark));
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_goes_on_shows_what_was_seen_of_it_so_far() {
+        let mut job = wire::JobView {
+            place: wire::JobPlace::Running.into(),
+            standing: "suspect".to_owned(),
+            standing_reason: "worker 3 grows by 900 B/s".to_owned(),
+            ..wire::JobView::default()
+        };
+        let mut run = wire::RunView { jobs: vec![job.clone()], ..wire::RunView::default() };
+        let table = jobs(&run).to_string();
+        assert!(table.contains("running, suspect") && table.contains("worker 3"), "{table}");
+        assert_eq!(json(&run)["jobs"][0]["standing"], "suspect");
+        job.outcome = wire::Outcome::Finished.into();
+        run.jobs = vec![job];
+        let table = jobs(&run).to_string();
+        assert!(
+            table.contains("finished") && !table.contains("suspect") && !table.contains("worker 3"),
+            "{table}"
+        );
+    }
 }
