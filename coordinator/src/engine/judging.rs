@@ -82,7 +82,7 @@ async fn result_and_figures(
     input: &RunInput,
 ) -> Result<(RunResult, Vec<JobFigures>), JudgeError> {
     let evidence = evidence_of(store, run, input).await?;
-    let judged = tokio::task::spawn_blocking(move || {
+    let judged = crate::blocking::spawn(move || {
         (verdict::judge(&evidence), evidence.jobs.iter().map(JobFigures::of).collect())
     });
     judged.await.map_err(|error| JudgeError::Broke(error.to_string()))
@@ -99,7 +99,7 @@ pub async fn result_of(
     input: &RunInput,
 ) -> Result<RunResult, JudgeError> {
     let evidence = evidence_of(store, run, input).await?;
-    tokio::task::spawn_blocking(move || verdict::judge(&evidence))
+    crate::blocking::spawn(move || verdict::judge(&evidence))
         .await
         .map_err(|error| JudgeError::Broke(error.to_string()))
 }
@@ -165,7 +165,7 @@ async fn fold(
     attempt: u32,
 ) -> Result<AttemptEvidence, JudgeError> {
     let (frames, read) = mpsc::sync_channel::<Frame>(FRAMES);
-    let folding = tokio::task::spawn_blocking(move || AttemptEvidence::from_frames(read));
+    let folding = crate::blocking::spawn(move || AttemptEvidence::from_frames(read));
     let reading = store
         .read_frames(run, job, attempt, move |found| match checked(job, found) {
             Some(frame) => frames.send(frame).is_ok(),
