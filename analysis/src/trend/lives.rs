@@ -28,6 +28,9 @@ const REACHES: f64 = 0.8;
 /// Fewest readings of a half.
 const LEAST_OF_HALF: usize = 3;
 
+/// Points of a life that pairs are formed of.
+const MOST_POINTS: usize = 40;
+
 /// Fewest lives.
 const LEAST_LIVES: usize = 12;
 
@@ -118,8 +121,15 @@ fn measure(life: &Life, length: f64) -> Option<Measured> {
     })
 }
 
-/// Median of all pairwise slopes.
+/// Median of all pairwise slopes, of at most forty means of neighbours: pairs are many.
 fn pairwise(points: &[(f64, f64)]) -> f64 {
+    let points: Vec<(f64, f64)> = points
+        .chunks(points.len().div_ceil(MOST_POINTS).max(1))
+        .map(|near| {
+            let sum = near.iter().fold((0.0, 0.0), |sum, at| (sum.0 + at.0, sum.1 + at.1));
+            (sum.0 / count(near.len()), sum.1 / count(near.len()))
+        })
+        .collect();
     let mut slopes = Vec::with_capacity(points.len() * points.len() / 2);
     for (at, (age, bytes)) in points.iter().enumerate() {
         for (later, held) in points.iter().skip(at + 1) {
@@ -246,6 +256,20 @@ mod tests {
             judge(&lives(|age| 8e6 * (1.0 - (-age / 400.0).exp())), RULE).expect("lives enough");
         assert_eq!(judged.call, Call::Unclear);
         assert!(!judged.held_back.is_empty(), "{judged:?}");
+    }
+
+    #[test]
+    fn a_life_of_many_readings_is_thinned() {
+        let many: Vec<Life> = (0..12)
+            .map(|slot| {
+                let age: Vec<f64> = (0..20_000).map(f64::from).collect();
+                let bytes = age.iter().map(|age| 500.0 * age).collect();
+                Life { slot, age, bytes }
+            })
+            .collect();
+        let (judged, _) = judge(&many, Rule { slots: 12, ..RULE }).expect("lives enough");
+        assert!((judged.slope - 500.0).abs() < 1e-6, "{judged:?}");
+        assert_eq!(judged.call, Call::Leak);
     }
 
     #[test]

@@ -189,6 +189,11 @@ fn replaced_backends_are_judged_by_their_age() {
     let leak =
         judged(vec![reconnecting(4.0, 1_200, |age| warm(age).min(2.0 * MIB) + 8_000.0 * age)]);
     assert_eq!(leak.verdict, Verdict::Fail, "{:#?}", leak.findings);
+    // Fifteen readings of a life are too few for its curve; many lives together are not.
+    let level = judged(vec![reconnecting(4.0, 150, |_| 0.0)]);
+    assert_eq!(level.verdict, Verdict::Pass, "{:#?}", level.findings);
+    let leak = judged(vec![reconnecting(4.0, 150, |age| 20_000.0 * age)]);
+    assert_eq!(leak.verdict, Verdict::Fail, "{:#?}", leak.findings);
     // Without enough of a life nothing is said for or against it.
     let short = judged(vec![reconnecting(4.0, 60, |_| 0.0)]);
     assert_eq!(short.verdict, Verdict::Inconclusive, "{:#?}", short.findings);
