@@ -7,6 +7,7 @@ mod processes;
 
 pub use processes::{MARK, ProcessKey, kill_left, processes_left};
 
+use pgsoak_proto::evidence::ClockOffset;
 use pgsoak_proto::job::{JobSpec, Lease};
 use pgsoak_proto::session::JobProgress;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -28,6 +29,9 @@ pub struct Assignment {
     pub cache_dir: PathBuf,
     /// Of the server that the job runs on: the daemon's choice for the spec's wish.
     pub pg_config: PathBuf,
+    /// The host's clock against the coordinator's; `None`: not compared.
+    #[serde(default)]
+    pub clock: Option<ClockOffset>,
 }
 
 /// A job's folder.
@@ -388,6 +392,7 @@ mod tests {
             spec,
             cache_dir: "/cache".into(),
             pg_config: "/usr/bin/pg_config".into(),
+            clock: Some(ClockOffset { ahead_us: -5, within_us: 3 }),
         }
     }
 

@@ -6,6 +6,7 @@
 //! Channels: daemon → job, commands (bounded: a job that does not take them costs the session, which then starts again from
 //! the spools); job → session, messages (bounded: evidence waits in the spool); job → daemon, a watched status.
 
+mod clocks;
 mod connect;
 mod daemon;
 mod job;

@@ -488,6 +488,12 @@ pub struct HostLedger {
     /// How far the wall clock drifted in all, jumps included, seconds; `None`: not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_drift_s: Option<f64>,
+    /// How far the wall clock was ahead of the coordinator's when the attempt began, seconds, behind negative; `None`: not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_s: Option<f64>,
+    /// The truth lies so close to it, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_within_s: Option<f64>,
 }
 
 /// What the harness itself cost.

@@ -90,6 +90,18 @@ pub struct AttemptStarted {
     pub settings: BTreeMap<String, String>,
     /// Milliseconds between ticks.
     pub sample_every_ms: u64,
+    /// As last compared before the attempt; `None`: not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockOffset>,
+}
+
+/// The wall clock of a host against the coordinator's, by a heartbeat and its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockOffset {
+    /// Microseconds; negative: behind.
+    pub ahead_us: i64,
+    /// Half of the round trip, microseconds: the truth lies so close.
+    pub within_us: u64,
 }
 
 /// A server process, keyed by pid and start time.

@@ -204,8 +204,9 @@ fn started() -> BoxedStrategy<AttemptStarted> {
             ("\\PC{0,9}", "\\PC{0,9}", "\\PC{0,9}", "\\PC{0,9}", "\\PC{0,9}", "\\PC{0,9}"),
             prop_oneof![Just(String::new()), "[0-9a-f]{64}"],
             btree_map(word(), word(), 0..5),
+            option::of((any::<i64>(), any::<u64>())),
         )
-            .prop_map(|(numbers, texts, build_digest, settings)| AttemptStarted {
+            .prop_map(|(numbers, texts, build_digest, settings, clock)| AttemptStarted {
                 started_at_unix_us: numbers.0,
                 host: texts.0,
                 kernel: texts.1,
@@ -218,6 +219,7 @@ fn started() -> BoxedStrategy<AttemptStarted> {
                 extension_version: texts.5,
                 settings,
                 sample_every_ms: numbers.3,
+                clock: clock.map(|(ahead_us, within_us)| ClockOffset { ahead_us, within_us }),
             })
     };
     strategy.boxed()

@@ -6,6 +6,7 @@ use crate::shape::Shape;
 use pgsoak_agent::config::AgentConfig;
 use pgsoak_agent::folder::{Assignment, JobFolder, ProcessKey};
 use pgsoak_agent::link::{LaunchError, Runners, Started};
+use pgsoak_proto::evidence::ClockOffset;
 use pgsoak_proto::job::Lease;
 use pgsoak_proto::session::{self, Capabilities};
 use rustix::process::Signal;
@@ -133,6 +134,7 @@ impl Runners for Machine {
         config: &AgentConfig,
         _: &Capabilities,
         assignment: session::Assignment,
+        _: Option<ClockOffset>,
     ) -> Result<(JobFolder, Started), LaunchError> {
         let mut inside = self.lock();
         if inside.dice.one_in(30) {
@@ -145,6 +147,8 @@ impl Runners for Machine {
             spec: spec.clone(),
             cache_dir: config.cache_dir.clone(),
             pg_config: "/pg_config".into(),
+            // The wall clock is the real one here, and a seed gives the same world again.
+            clock: None,
         };
         let folder = JobFolder::make(&config.data_dir, &input, None)?;
         let pid = inside.next_pid;

@@ -5,6 +5,7 @@
 use crate::blocking;
 use crate::config::AgentConfig;
 use crate::folder::{self, JobFolder};
+use crate::link::clocks::{Clocks, wall_us};
 use crate::link::connect::{Link, LinkEvent, Outbox};
 use crate::link::job::{JobEnd, JobHandle, JobTask, Order, Runner, no_progress};
 use crate::link::launch::LaunchError;
@@ -25,7 +26,7 @@ use pgsoak_proto::wire::agent_message::Body;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -60,6 +61,7 @@ pub struct Daemon {
     /// Silence after which the session is given up.
     patience: Duration,
     heard_at: Instant,
+    clocks: Clocks,
     jobs: BTreeMap<Lease, JobHandle>,
     tasks: JoinSet<(Lease, JobEnd)>,
     /// Orders for attempts whose runner is being started.
@@ -95,6 +97,7 @@ impl Daemon {
             heartbeat: every(HEARTBEAT_EVERY),
             patience: HEARTBEAT_EVERY.saturating_mul(SILENT_HEARTBEATS),
             heard_at: Instant::now(),
+            clocks: Clocks::default(),
             jobs: BTreeMap::new(),
             tasks: JoinSet::new(),
             launching: BTreeMap::new(),
@@ -273,7 +276,9 @@ impl Daemon {
     fn on_message(&mut self, message: CoordinatorMessage) {
         match message {
             CoordinatorMessage::Welcome(welcome) => self.on_welcome(&welcome),
-            CoordinatorMessage::HeartbeatAnswer(_) => {}
+            CoordinatorMessage::HeartbeatAnswer(answer) => {
+                self.clocks.compare(answer.sent_at_unix_us, answer.answered_at_unix_us, wall_us());
+            }
             CoordinatorMessage::Assignment(assignment) => self.on_assignment(assignment),
             CoordinatorMessage::EvidenceAcknowledged(HighWater { lease, sequence }) => {
                 self.tell(lease, Order::Acknowledged(sequence));
@@ -351,9 +356,10 @@ impl Daemon {
         let config = Arc::clone(&self.config);
         let tool = assignment.spec.tool;
         let runners = Arc::clone(&self.surroundings.runners);
+        let clock = self.clocks.offset();
         if !matches!(assignment.spec.build, BuildRef::Release { .. }) {
             blocking::spawn_in(&mut self.launches, move || {
-                (lease, tool, runners.launch(&config, &capabilities, assignment))
+                (lease, tool, runners.launch(&config, &capabilities, assignment, clock))
             });
             return;
         }
@@ -364,7 +370,7 @@ impl Daemon {
             let launched = match placed {
                 Ok(spec) => {
                     let assignment = Assignment { lease, spec };
-                    let launch = move || runners.launch(&config, &capabilities, assignment);
+                    let launch = move || runners.launch(&config, &capabilities, assignment, clock);
                     blocking::spawn(launch).await.unwrap_or_else(|error| {
                         // As where it is not awaited here: a panic is the daemon's.
                         std::panic::resume_unwind(error.into_panic())
@@ -413,9 +419,8 @@ impl Daemon {
             let lost = self.link.lose(format!("the coordinator said nothing for {silence:?}"));
             return self.on_link(lost);
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let heartbeat = Heartbeat {
-            sent_at_unix_us: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
+            sent_at_unix_us: wall_us(),
             jobs: self
                 .jobs
                 .values()

@@ -5,6 +5,7 @@ use crate::config::AgentConfig;
 use crate::folder::{Assignment, FolderError, JobFolder, MARK, group};
 use crate::link::packages::PackageFetchError;
 use crate::privilege::{self, User};
+use pgsoak_proto::evidence::ClockOffset;
 use pgsoak_proto::job::PostgresRef;
 use pgsoak_proto::session::{self, Capabilities};
 use std::{
@@ -75,6 +76,7 @@ pub(super) fn launch(
     config: &AgentConfig,
     capabilities: &Capabilities,
     assignment: session::Assignment,
+    clock: Option<ClockOffset>,
 ) -> Result<(JobFolder, Child), LaunchError> {
     let session::Assignment { lease, spec } = assignment;
     let pg_config = pg_config(&spec.postgres, capabilities)?;
@@ -84,7 +86,8 @@ pub(super) fn launch(
             .map_err(|path| LaunchError::Unreachable { user: user.name.clone(), path })?;
     }
     let (program, arguments) = program(config, user.as_ref())?;
-    let assignment = Assignment { lease, spec, cache_dir: config.cache_dir.clone(), pg_config };
+    let cache_dir = config.cache_dir.clone();
+    let assignment = Assignment { lease, spec, cache_dir, pg_config, clock };
     let owner = user.as_ref().map(|user| (user.uid, user.gid));
     let folder = JobFolder::make(&config.data_dir, &assignment, owner)?;
     match start(&folder, &program, &arguments, user.as_ref()) {

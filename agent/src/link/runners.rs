@@ -5,6 +5,7 @@
 use crate::config::AgentConfig;
 use crate::folder::{self, JobFolder, ProcessKey};
 use crate::link::launch::{LaunchError, launch};
+use pgsoak_proto::evidence::ClockOffset;
 use pgsoak_proto::session::{Assignment, Capabilities};
 use rustix::process::Signal;
 use std::process::ExitStatus;
@@ -12,7 +13,7 @@ use std::{fmt, future::Future, os::unix::process::ExitStatusExt, path::Path, pin
 
 /// Runs jobs in processes that outlive the daemon.
 pub trait Runners: Send + Sync + 'static {
-    /// Makes the job's folder and starts its runner. Blocks, on the runtime.
+    /// Makes the job's folder and starts its runner, which is told how the host's clock stands. Blocks, on the runtime.
     ///
     /// # Errors
     /// When the host cannot run the job; there is no folder then.
@@ -21,6 +22,7 @@ pub trait Runners: Send + Sync + 'static {
         config: &AgentConfig,
         capabilities: &Capabilities,
         assignment: Assignment,
+        clock: Option<ClockOffset>,
     ) -> Result<(JobFolder, Started), LaunchError>;
 
     /// Whether the process runs.
@@ -64,8 +66,9 @@ impl Runners for HostRunners {
         config: &AgentConfig,
         capabilities: &Capabilities,
         assignment: Assignment,
+        clock: Option<ClockOffset>,
     ) -> Result<(JobFolder, Started), LaunchError> {
-        let (folder, mut child) = launch(config, capabilities, assignment)?;
+        let (folder, mut child) = launch(config, capabilities, assignment, clock)?;
         let key = child.id().and_then(ProcessKey::of);
         let ended = Box::pin(async move {
             match child.wait().await {

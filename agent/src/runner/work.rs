@@ -105,6 +105,7 @@ pub async fn work(
     let spec = &order.assignment.spec;
     holdings.know(|ground| {
         *ground = Environment::read().attempt_started();
+        ground.clock = order.assignment.clock;
         ground.sample_every_ms = u64::try_from(spec.sample_every.as_millis()).unwrap_or(u64::MAX);
     });
     let file = format!("{}.toml", spec.workload_name);

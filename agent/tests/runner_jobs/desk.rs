@@ -154,6 +154,7 @@ impl Job {
             spec: spec.clone(),
             cache_dir: cache(),
             pg_config: pg_config.clone(),
+            clock: None,
         };
         let folder = JobFolder::make(&data, &assignment, server_user()).unwrap();
         Self { root, program: Program::shared(), folder }

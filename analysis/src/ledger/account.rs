@@ -107,6 +107,7 @@ fn host(job: &JobEvidence) -> HostLedger {
     let time = attempt.ticks_elapsed_us.first().zip(attempt.ticks_elapsed_us.last());
     let time = time.map(|(first, last)| bytes(last.saturating_sub(*first)));
     let (clock_jumps, clock_drift_s) = clock(&series.clock_ms);
+    let offset = attempt.started.as_ref().and_then(|started| started.clock);
     HostLedger {
         memory_pressure: span(&series.pressure_some_us)
             .map(|(waited, time)| (waited / time).clamp(0.0, 1.0)),
@@ -123,6 +124,11 @@ fn host(job: &JobEvidence) -> HostLedger {
             .fold(0, |sum: u64, swapped| sum.saturating_add(*swapped)),
         clock_jumps,
         clock_drift_s,
+        clock_ahead_s: offset.map(|offset| {
+            let apart = bytes(offset.ahead_us.unsigned_abs()) / 1e6;
+            if offset.ahead_us < 0 { -apart } else { apart }
+        }),
+        clock_ahead_within_s: offset.map(|offset| bytes(offset.within_us) / 1e6),
     }
 }
 

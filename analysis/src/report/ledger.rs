@@ -117,6 +117,14 @@ fn ledger_row(job: &JobResult, ledger: &JobLedger) -> Vec<String> {
         ([(at, by)], _) => format!("jumped {by:+.0} s after {at:.0} s"),
         (jumps, _) => format!("{} jumps", jumps.len()),
     };
+    // What the comparison cannot tell from nothing is not worth a word.
+    let apart = host.clock_ahead_s.zip(host.clock_ahead_within_s);
+    let clock = match apart.filter(|(ahead, within)| ahead.abs() > within.max(0.1)) {
+        Some((ahead, within)) => {
+            format!("{clock}; {ahead:+.1} s (± {within:.1}) against the coordinator's")
+        }
+        None => clock,
+    };
     vec![
         format!("{} ({}), {} ({})", job.workload, job.tool, job.build, job.arm),
         readings,

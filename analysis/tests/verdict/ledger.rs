@@ -4,7 +4,7 @@ use crate::made::*;
 use crate::over_time::long;
 use pgsoak_analysis::evidence::JobEvidence;
 use pgsoak_analysis::result::{EvidenceKind, Verdict};
-use pgsoak_proto::evidence::Gap;
+use pgsoak_proto::evidence::{ClockOffset, Gap};
 use pgsoak_proto::job::{Arm, Tool};
 
 const SECOND: u64 = 1_000_000;
@@ -50,6 +50,8 @@ fn gaps_by_cause_and_the_hosts_trouble_stand_in_the_ledger() {
             (at * SECOND, 1_800_000_000_000 + at * 1_000 - if at >= 100 { 3_600_000 } else { 0 })
         })
         .collect();
+    let clock = ClockOffset { ahead_us: -7_500_000, within_us: 20_000 };
+    job.attempt.started.as_mut().unwrap().clock = Some(clock);
     job.attempt.swapped_bytes = [(1, 4096), (0, 8192)].into();
     let result = judged(vec![job]);
     let ledger = result.jobs[0].ledger.as_ref().unwrap();
@@ -58,12 +60,15 @@ fn gaps_by_cause_and_the_hosts_trouble_stand_in_the_ledger() {
     assert_eq!(gaps, [("suspended", 5), ("sampler late", 3)]);
     assert_eq!(ledger.host.clock_jumps, [(100.0, -3_600.0)]);
     assert_eq!(ledger.host.clock_drift_s, Some(-3_600.0));
+    assert_eq!(ledger.host.clock_ahead_s, Some(-7.5));
+    assert_eq!(ledger.host.clock_ahead_within_s, Some(0.02));
     assert!((ledger.host.memory_pressure.unwrap() - 0.5).abs() < 0.01);
     // Of two cores.
     assert_eq!(ledger.host.highest_load_per_core, Some(2.4));
     assert_eq!(ledger.host.swapped_bytes, 12_288);
     let text = pgsoak_analysis::report::to_markdown(&result);
     assert!(text.contains("## Ledger") && text.contains("suspended: 5; sampler late: 3"), "{text}");
+    assert!(text.contains("-7.5 s (± 0.0) against the coordinator's"), "{text}");
     assert!(text.contains("jumped −3600 s") || text.contains("jumped -3600 s"), "{text}");
 }
 

@@ -4,8 +4,8 @@ use crate::convert::{
     InvalidMessage, Within, cut, each, in_range, invalid, required, same_words, sha256, text, word,
 };
 use crate::evidence::{
-    AtRest, AttemptEnded, AttemptStarted, Body, CheckResult, ContextUse, Frame, Gap, PhaseEnded,
-    PhaseKind, PhaseStarted, ProcessAppeared, ToolCoverage,
+    AtRest, AttemptEnded, AttemptStarted, Body, CheckResult, ClockOffset, ContextUse, Frame, Gap,
+    PhaseEnded, PhaseKind, PhaseStarted, ProcessAppeared, ToolCoverage,
 };
 use crate::wire;
 use crate::wire::frame;
@@ -121,6 +121,7 @@ impl TryFrom<wire::AttemptStarted> for AttemptStarted {
             extension_version,
             settings,
             sample_every_ms,
+            clock,
         } = wire;
         let build_digest = if build_digest.is_empty() {
             build_digest
@@ -140,6 +141,10 @@ impl TryFrom<wire::AttemptStarted> for AttemptStarted {
             extension_version,
             settings,
             sample_every_ms: in_range(sample_every_ms, 1..=u64::MAX, "sample_every_ms")?,
+            clock: clock.map(|wire::ClockOffset { ahead_us, within_us }| ClockOffset {
+                ahead_us,
+                within_us,
+            }),
         })
     }
 }
@@ -159,6 +164,7 @@ impl From<&AttemptStarted> for wire::AttemptStarted {
             extension_version,
             settings,
             sample_every_ms,
+            clock,
         } = started;
         Self {
             started_at_unix_us: *started_at_unix_us,
@@ -173,6 +179,10 @@ impl From<&AttemptStarted> for wire::AttemptStarted {
             extension_version: extension_version.clone(),
             settings: settings.clone(),
             sample_every_ms: (*sample_every_ms).max(1),
+            clock: clock.map(|ClockOffset { ahead_us, within_us }| wire::ClockOffset {
+                ahead_us,
+                within_us,
+            }),
         }
     }
 }
