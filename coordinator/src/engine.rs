@@ -9,6 +9,7 @@ pub mod clock;
 pub mod comparing;
 pub mod expansion;
 pub mod handle;
+pub mod housekeeping;
 pub mod judging;
 pub(crate) mod looking;
 pub mod retention;

@@ -42,6 +42,8 @@ pub async fn coordinator(data: &Path) {
         socket: None,
         http: pgsoak_coordinator::config::HttpListen::Off,
         notify: Default::default(),
+        artifacts_url: String::new(),
+        keep: Default::default(),
         heartbeat_every: Duration::from_secs(5),
         lease_ttl: Duration::from_secs(60),
     };

@@ -18,4 +18,5 @@ mod pages;
 mod people;
 mod schedules;
 mod scripted;
+mod sealing;
 mod way;

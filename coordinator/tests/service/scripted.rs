@@ -1,7 +1,7 @@
 //! A coordinator in a temporary folder, and an agent that says what a test tells it to say.
 
 use pgsoak_coordinator::app::{Running, start_with};
-use pgsoak_coordinator::config::{CoordinatorConfig, HttpListen, NotifyConfig};
+use pgsoak_coordinator::config::{CoordinatorConfig, HttpListen, KeepConfig, NotifyConfig};
 use pgsoak_coordinator::domain::limits::Limits;
 use pgsoak_proto::evidence::{AttemptEnded, AttemptStarted, Body, Frame, Gap};
 use pgsoak_proto::id::AgentId;
@@ -55,6 +55,10 @@ pub struct Stage {
     pub limits: Limits,
     /// Who is told of what.
     pub notify: NotifyConfig,
+    /// What is kept of runs that are over.
+    pub keep: KeepConfig,
+    /// Where raw files of runs that are over move to.
+    pub artifacts_url: String,
     running: Option<Running>,
 }
 
@@ -70,7 +74,15 @@ impl Stage {
     /// With messages to people.
     pub async fn told(limits: Limits, lease_ttl: Duration, notify: NotifyConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut stage = Self { folder, lease_ttl, limits, notify, running: None };
+        let mut stage = Self {
+            folder,
+            lease_ttl,
+            limits,
+            notify,
+            keep: KeepConfig::default(),
+            artifacts_url: String::new(),
+            running: None,
+        };
         stage.start().await;
         stage
     }
@@ -90,6 +102,8 @@ impl Stage {
             lease_ttl: self.lease_ttl,
             http: HttpListen::At(([127, 0, 0, 1], 0).into()),
             notify: self.notify.clone(),
+            keep: self.keep,
+            artifacts_url: self.artifacts_url.clone(),
             ..CoordinatorConfig::new(self.data())
         }
     }
