@@ -26,7 +26,7 @@ mod index;
 mod mark;
 mod notices;
 mod removal;
-mod run_dbs;
+pub(crate) mod run_dbs;
 mod sealed;
 mod unsealed;
 

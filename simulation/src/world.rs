@@ -142,7 +142,8 @@ impl World {
             }
         }
         let ledger = self.contracts.check_end(&self.fleet);
-        let faults = self.faults.counts.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
+        let faults =
+            self.faults.counts.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
         // The coordinator goes before its folder does.
         *self.fleet.store.borrow_mut() = None;
         Report { seed: self.seed, ledger, lived: self.sim.elapsed(), took: began.elapsed(), faults }

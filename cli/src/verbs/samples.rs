@@ -158,7 +158,13 @@ impl Wanted {
         let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let (from_us, until_us) = (args.from.map_or(0, us), args.until.map_or(u64::MAX, us));
         anyhow::ensure!(from_us <= until_us, Coded::usage("--until is before --from".to_owned()));
-        Ok(Self { from_us, until_us, processes: args.process.clone(), metrics, rounds: args.rounds })
+        Ok(Self {
+            from_us,
+            until_us,
+            processes: args.process.clone(),
+            metrics,
+            rounds: args.rounds,
+        })
     }
 
     fn columns(&self) -> Vec<Column> {
@@ -330,7 +336,8 @@ fn samples(
                 Cell::Text(who.map_or("unknown", |who| &who.backend_type)),
                 who.and_then(|who| who.session).map(u64::from).into(),
             ]);
-            cells.extend(wanted.metrics.iter().map(|at| metrics.get(*at).copied().flatten().into()));
+            let wanted = wanted.metrics.iter().map(|at| metrics.get(*at).copied().flatten());
+            cells.extend(wanted.map(Cell::from));
             out.row(&cells)?;
         }
     }

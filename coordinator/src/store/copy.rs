@@ -126,7 +126,8 @@ pub(super) fn read(
             to.hand_over();
             to.summary.runs += 1;
         }
-        for artifact in catalogue.artifacts(run)?.iter().filter(|of| of.is_complete && !of.is_away) {
+        for artifact in catalogue.artifacts(run)?.iter().filter(|of| of.is_complete && !of.is_away)
+        {
             let from = artifacts.path(run, artifact.job, artifact.attempt, &artifact.name);
             let below = artifacts.below_data(&from);
             read_file(&from, |offset, data| to.piece(&below, offset, data))

@@ -90,12 +90,16 @@ impl Remote {
 
     fn key(&self, below: &Path) -> Key {
         let parts = below.iter().map(|part| part.to_string_lossy().into_owned());
-        parts.fold(self.prefix.clone(), |key, part| key.join(part))
+        parts.fold(self.prefix.clone(), Key::join)
     }
 
     fn failed(&self, doing: &'static str) -> impl Fn(object_store::Error) -> StoreError + use<> {
         let url = Arc::clone(&self.url);
-        move |source| StoreError::Remote { doing, url: url.to_string(), problem: source.to_string() }
+        move |source| StoreError::Remote {
+            doing,
+            url: url.to_string(),
+            problem: source.to_string(),
+        }
     }
 
     async fn put(&self, key: &Key, path: &Path) -> Result<(), StoreError> {

@@ -250,7 +250,9 @@ impl RunDb {
             }
             sealed.frames(of.job, of.attempt, 0, &mut |sequence, bytes| {
                 match bytes {
-                    Ok(bytes) => goes_on = unsealed::put_frame(Mark { sequence, ..of }, bytes, each),
+                    Ok(bytes) => {
+                        goes_on = unsealed::put_frame(Mark { sequence, ..of }, bytes, each);
+                    }
                     Err(error) => problem = Some(error.to_string()),
                 }
                 goes_on && problem.is_none()

@@ -184,11 +184,7 @@ impl Sealed {
     }
 
     pub(crate) fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
-        self.attempts.iter().map(|of| Mark {
-            job: of.job,
-            attempt: of.attempt,
-            sequence: of.mark,
-        })
+        self.attempts.iter().map(|of| Mark { job: of.job, attempt: of.attempt, sequence: of.mark })
     }
 
     /// The frames of an attempt from the one with `from` on, in order, until `each` returns false. A damaged block is handed over once,

@@ -6,11 +6,7 @@ use crate::store::run_db::RunDb;
 use crate::store::sealed::{self, Sealed, Sealer};
 use crate::store::{Store, StoreError, blocking};
 use pgsoak_proto::id::RunId;
-use std::{
-    fs, io,
-    path::Path,
-    sync::Arc,
-};
+use std::{fs, io, path::Path, sync::Arc};
 use tracing::info;
 
 /// What a run's evidence took, and takes now.
@@ -100,10 +96,7 @@ fn write(db: &RunDb, new: &Path) -> Result<(u64, u64), StoreError> {
             outcome = match bytes {
                 Ok(bytes) => sealer.frame(sequence, bytes).map_err(failed),
                 Err(problem) => Err(StoreError::Damaged {
-                    what: format!(
-                        "frame {sequence} of job {}, attempt {}",
-                        mark.job, mark.attempt
-                    ),
+                    what: format!("frame {sequence} of job {}, attempt {}", mark.job, mark.attempt),
                     problem,
                 }),
             };

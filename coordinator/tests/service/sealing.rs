@@ -132,7 +132,8 @@ async fn raw_files_of_a_run_that_is_over_move_and_come_back_from_where_they_are(
     stage.finished(&run).await;
     stage.keep.seal_after = Duration::ZERO;
     stage.reconfigure(Default::default()).await;
-    let here = stage.data().join("artifacts").join(&run).join(format!("{}-1/server.log.zst", lease.job));
+    let here =
+        stage.data().join("artifacts").join(&run).join(format!("{}-1/server.log.zst", lease.job));
     let there = away.path().join("raw").join(&run).join(format!("{}-1/server.log.zst", lease.job));
     for _ in 0..200 {
         if !here.exists() && there.exists() {

@@ -117,7 +117,8 @@ mod tests {
 
     #[test]
     fn a_json_row_has_its_columns_in_their_order() {
-        let columns = [("z", Kind::Text), ("a", Kind::Whole), ("m", Kind::Real), ("n", Kind::Whole)];
+        let columns =
+            [("z", Kind::Text), ("a", Kind::Whole), ("m", Kind::Real), ("n", Kind::Whole)];
         let cells = [Cell::Text("x\"y"), Cell::Whole(7), Cell::Real(1.5), None.into()];
         let json = serde_json::to_string(&Object(&columns, &cells)).unwrap();
         assert_eq!(json, r#"{"z":"x\"y","a":7,"m":1.5,"n":null}"#);
