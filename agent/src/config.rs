@@ -24,6 +24,10 @@ pub struct AgentConfig {
     /// When the daemon is asked to end: cancel all jobs and wait until they are gone (`pgsoak run`), instead of leaving them
     /// to the next daemon on the data folder.
     pub stop_jobs_on_shutdown: bool,
+    /// Lets it in, where the coordinator asks for tokens.
+    pub token: Option<String>,
+    /// Load of the last minute, in percent of the cores, above which it starts no job; `None`: any.
+    pub max_load_percent: Option<u32>,
 }
 
 /// Where a coordinator listens.

@@ -8,6 +8,7 @@
 
 mod connect;
 mod daemon;
+mod guard;
 mod job;
 mod launch;
 mod runners;

@@ -7,6 +7,7 @@ pub mod census;
 pub mod clock;
 pub mod comparing;
 pub mod expansion;
+pub mod fleet;
 pub mod handle;
 pub mod judging;
 pub(crate) mod looking;
@@ -15,6 +16,8 @@ pub mod stored;
 pub mod task;
 
 mod look;
+#[cfg(test)]
+mod nights;
 pub mod notices;
 mod requests;
 mod restore;

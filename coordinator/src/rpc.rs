@@ -4,10 +4,12 @@
 
 pub mod server;
 
+mod auth;
 mod backup;
 pub(crate) mod control;
 pub(crate) mod evidence;
 mod fleet;
+mod fleet_admin;
 mod history;
 mod notify;
 pub(crate) mod report;

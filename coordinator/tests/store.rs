@@ -144,6 +144,7 @@ fn record(run: RunId) -> RunRecord {
         jobs_over: 0,
         notes: Vec::new(),
         labels: std::collections::BTreeMap::new(),
+        priority: 50,
     }
 }
 

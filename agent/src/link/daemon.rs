@@ -6,6 +6,7 @@ use crate::blocking;
 use crate::config::AgentConfig;
 use crate::folder::{self, JobFolder};
 use crate::link::connect::{Link, LinkEvent, Outbox};
+use crate::link::guard::LoadGuard;
 use crate::link::job::{JobEnd, JobHandle, JobTask, Order, Runner, no_progress};
 use crate::link::launch::LaunchError;
 use crate::link::runners::Started;
@@ -66,6 +67,7 @@ pub struct Daemon {
     hellos: JoinSet<(Arc<Capabilities>, Instant, Hello)>,
     /// Ends every job's task and leaves the jobs alone.
     leave: CancellationToken,
+    guard: LoadGuard,
 }
 
 // === impl Daemon ===
@@ -82,7 +84,13 @@ impl Daemon {
     ) -> Result<Self, folder::FolderError> {
         folder::remove_half_made(&config.data_dir)?;
         let mut daemon = Self {
-            link: Link::new(agent, config.coordinator.clone(), surroundings.dial.clone()),
+            link: Link::new(
+                agent,
+                config.coordinator.clone(),
+                surroundings.dial.clone(),
+                config.token.as_deref(),
+            ),
+            guard: LoadGuard { max_load_percent: config.max_load_percent },
             config: Arc::new(config),
             agent,
             surroundings,
@@ -341,6 +349,10 @@ impl Daemon {
         if self.leave.is_cancelled() {
             return self.refuse(lease, "the agent ends".to_owned());
         }
+        let busy = self.busy();
+        if !busy.is_empty() {
+            return self.refuse(lease, format!("the host is busy: {busy}"));
+        }
         let Some((capabilities, _)) = self.capabilities.clone() else {
             return self.refuse(lease, "the agent does not know its host yet".to_owned());
         };
@@ -384,6 +396,12 @@ impl Daemon {
         self.say(Body::AssignmentRefused(wire::AssignmentRefused { lease, reason }));
     }
 
+    /// Why the host takes no job now; empty: it does.
+    fn busy(&self) -> String {
+        let is_running = self.jobs.values().any(|handle| handle.status.borrow().is_running);
+        self.guard.busy(!is_running && self.launching.is_empty())
+    }
+
     fn beat(&mut self) {
         let silence = self.heard_at.elapsed();
         if silence > self.patience {
@@ -399,6 +417,7 @@ impl Daemon {
                 .map(|handle| handle.status.borrow().progress.clone())
                 .chain(self.launching.keys().map(|lease| no_progress(*lease)))
                 .collect(),
+            busy: self.busy(),
         };
         self.say(Body::Heartbeat((&heartbeat).into()));
     }

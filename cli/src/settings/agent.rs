@@ -3,7 +3,7 @@
 use crate::embedded::{self, AgentOptions};
 use crate::exit::Coded;
 use crate::folders;
-use crate::settings::kind::Kind::{Filter, Map, Path, Text, Texts, Url, Whole};
+use crate::settings::kind::Kind::{Filter, Map, Path, Secret, Text, Texts, Url, Whole};
 use crate::settings::resolve::Settings;
 use crate::settings::{
     Default::{Chosen, Fixed},
@@ -50,6 +50,19 @@ pub const KEYS: &[Key] = &[
         "Jobs at once.",
     ),
     Key::new(
+        "token",
+        Secret,
+        Chosen { words: "none", sample: "0123456789abcdef0123456789abcdef" },
+        "Lets it in, where the coordinator asks for tokens.",
+    ),
+    Key::new(
+        "max_load_percent",
+        Whole(1, 100_000),
+        Chosen { words: "any load", sample: "150" },
+        "Load of the last minute, in percent of the cores, above which it starts no job while it runs none itself: somebody else is at \
+         work on the host.",
+    ),
+    Key::new(
         "pg_configs",
         Texts,
         Fixed(""),
@@ -83,6 +96,9 @@ pub fn config(settings: &Settings) -> anyhow::Result<AgentConfig> {
         stop_jobs_on_shutdown: false,
     };
     let mut config = embedded::agent_config(&dir, endpoint(url)?, options)?;
+    config.token = settings.text("token")?.map(str::to_owned);
+    config.max_load_percent =
+        settings.whole("max_load_percent")?.and_then(|percent| u32::try_from(percent).ok());
     if let Some(cache) = settings.path("cache_dir")? {
         config.cache_dir = cache;
     }

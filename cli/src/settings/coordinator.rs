@@ -2,15 +2,18 @@
 
 use crate::exit::Coded;
 use crate::folders;
-use crate::settings::kind::Kind::{AddressOrOff, Choice, Filter, Path, Text, Texts, Time, Url};
+use crate::plan_files;
+use crate::settings::kind::Kind::{
+    AddressOrOff, Choice, Filter, Path, Secret as Hidden, Text, Texts, Time, Url,
+};
 use crate::settings::resolve::Settings;
 use crate::settings::{
     Default::{Chosen, Fixed, Required},
     Key,
 };
 use pgsoak_coordinator::config::{
-    Channel, CoordinatorConfig, Format, HttpListen, Mail, NotifyConfig, Secret, Security, Target,
-    Webhook,
+    CanaryPlan, Channel, CoordinatorConfig, Format, HttpListen, Mail, NotifyConfig, Role, Secret,
+    Security, Target, Token, Webhook,
 };
 use pgsoak_coordinator::domain::notice::NoticeKind;
 use pgsoak_workloads::file_error::hint;
@@ -57,6 +60,37 @@ pub const KEYS: &[Key] = &[
         Time(2, 3_600),
         Fixed("30s"),
         "Silence after which an agent counts as unreachable; its jobs go on by themselves. At least twice `heartbeat_every`.",
+    ),
+    Key::new(
+        "tokens.agent",
+        Hidden,
+        Chosen { words: "none", sample: "0123456789abcdef0123456789abcdef" },
+        "With this token agents come in over TCP, and wait for `pgsoak agents approve`. Where any token is set, whatever comes over TCP needs one; \
+         the Unix socket needs none.",
+    ),
+    Key::new(
+        "tokens.approved_agent",
+        Hidden,
+        Chosen { words: "none", sample: "123456789abcdef0123456789abcdef0" },
+        "With this token agents join at once.",
+    ),
+    Key::new(
+        "tokens.client",
+        Hidden,
+        Chosen { words: "none", sample: "23456789abcdef0123456789abcdef01" },
+        "With this token (PGSOAK_TOKEN) people and programs may ask.",
+    ),
+    Key::new(
+        "canary.every",
+        Time(60, 31_536_000),
+        Chosen { words: "never", sample: "24h" },
+        "How often each agent runs the health check; one that does not pass it is quarantined.",
+    ),
+    Key::new(
+        "canary.plan",
+        Text,
+        Fixed("canary"),
+        "The health check: a plan of the library or a file, whose verdict must be `pass`.",
     ),
     Key::new(
         "http.listen",
@@ -173,6 +207,15 @@ pub fn config(settings: &Settings) -> anyhow::Result<CoordinatorConfig> {
     };
     set(&mut config.heartbeat_every, settings.time("heartbeat_every")?);
     set(&mut config.lease_ttl, settings.time("lease_ttl")?);
+    config.tokens = tokens(settings)?;
+    config.canary = match settings.time("canary.every")? {
+        None => None,
+        Some(every) => {
+            let files = plan_files::read(settings.text("canary.plan")?.unwrap_or("canary"))?;
+            let workloads = files.workloads.into_iter().map(|file| (file.name, file.toml));
+            Some(CanaryPlan { every, plan_toml: files.plan_toml, workloads: workloads.collect() })
+        }
+    };
     anyhow::ensure!(
         config.lease_ttl >= 2 * config.heartbeat_every,
         Coded::usage(
@@ -274,6 +317,29 @@ fn secret(settings: &Settings, path: &str) -> anyhow::Result<Option<Secret>> {
     }
 }
 
+/// Fewest characters of a token: what is shorter is guessed.
+const SHORTEST: usize = 16;
+
+fn tokens(settings: &Settings) -> anyhow::Result<Vec<Token>> {
+    let mut tokens = Vec::new();
+    for (path, role) in [
+        ("tokens.agent", Role::Agent),
+        ("tokens.approved_agent", Role::ApprovedAgent),
+        ("tokens.client", Role::Client),
+    ] {
+        let Some(secret) = settings.text(path)? else { continue };
+        anyhow::ensure!(
+            secret.len() >= SHORTEST,
+            Coded::usage(format!(
+                "`{path}` has {} characters; at least {SHORTEST} are wanted (`openssl rand -hex 16` makes one)",
+                secret.len()
+            ))
+        );
+        tokens.push(Token { name: path.to_owned(), role, secret: secret.to_owned() });
+    }
+    Ok(tokens)
+}
+
 fn set<T>(field: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *field = value;
@@ -341,6 +407,26 @@ mod tests {
         assert!(refused("[webhook.X]\nurl = \"http://y\"\n").contains("is no name"));
         let lacks = "[mail.m]\nserver = \"s\"\nfrom = \"a@b.c\"\nto = [\"d@e.f\"]\nuser = \"u\"\n";
         assert!(refused(lacks).contains("both `user` and `password_file`"));
+    }
+
+    #[test]
+    fn tokens_and_the_health_check_are_taken() {
+        let text = "[tokens]\nagent = \"0123456789abcdef\"\n[canary]\nevery = \"12h\"\n";
+        let read = |text: &str| {
+            let file = Some(("c.toml", text));
+            let settings =
+                resolve::resolve(Daemon::Coordinator, file, |_| None, Vec::new()).unwrap();
+            config(&settings)
+        };
+        let taken = read(text).unwrap();
+        assert_eq!(taken.tokens.len(), 1);
+        assert_eq!(taken.tokens[0].role, Role::Agent);
+        assert!(!format!("{:?}", taken.tokens).contains("0123456789abcdef"), "no log shows it");
+        let canary = taken.canary.unwrap();
+        assert_eq!(canary.every.as_secs(), 12 * 3_600);
+        assert!(!canary.workloads.is_empty());
+        let short = read("[tokens]\nclient = \"short\"\n").unwrap_err().to_string();
+        assert!(short.contains("`tokens.client` has 5 characters"), "{short}");
     }
 
     #[test]

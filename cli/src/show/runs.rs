@@ -169,10 +169,19 @@ fn jobs(run: &wire::RunView) -> Table {
             spec.build.clone(),
             job.agent.clone(),
             outcome(job).map_or_else(|| place(job), str::to_owned),
-            job.reason.clone(),
+            match forecast(job) {
+                Some(forecast) => format!("{forecast}: {}", job.reason),
+                None => job.reason.clone(),
+            },
         ]);
     }
     table
+}
+
+/// Where and when a waiting job is likely to start.
+fn forecast(job: &wire::JobView) -> Option<String> {
+    (!job.would_go.is_empty())
+        .then(|| format!("{} about {}", job.would_go, words::time(job.starts_at_unix_us)))
 }
 
 fn tool(spec: &wire::JobSpec) -> &'static str {
@@ -201,6 +210,8 @@ pub fn json(run: &wire::RunView) -> Value {
                 "workload": spec.workload_name,
                 "tool": tool(&spec),
                 "build": spec.build,
+                "would_go": Some(&job.would_go).filter(|agent| !agent.is_empty()),
+                "starts_at_unix_us": Some(job.starts_at_unix_us).filter(|at| *at > 0),
                 "place": place(job),
                 "agent": job.agent,
                 "attempts": job.attempts,

@@ -120,6 +120,9 @@ fn command(view: &wire::ScheduleView) -> String {
     if spec.start_within_ms != 600_000 {
         option("start-within", &time(spec.start_within_ms));
     }
+    if spec.priority > 0 {
+        option("priority", &spec.priority.to_string());
+    }
     for (key, value) in &spec.labels {
         option("label", &format!("{key}={value}"));
     }
@@ -200,6 +203,7 @@ pub fn json(view: &wire::ScheduleView) -> Value {
         "end_before": spec.end_before,
         "only_new_builds": spec.only_new_builds,
         "start_within_ms": spec.start_within_ms,
+        "priority": Some(spec.priority).filter(|priority| *priority > 0),
         "labels": spec.labels,
         "added_at_unix_us": view.added_at_unix_us,
         "is_paused": view.is_paused,

@@ -4,6 +4,7 @@ use crate::args::Where;
 use crate::connect;
 use crate::exit::{self, Coded};
 use crate::plan_files;
+use crate::show::words;
 use crate::verbs;
 use clap::Args;
 use comfy_table::{Table, presets};
@@ -70,15 +71,17 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
         .enumerate()
         .map(|(index, spec)| {
             let place = placed.as_ref().and_then(|placed| placed.get(index));
-            (spec, place.map(|p| p.agent.clone()), place.map(|p| p.why_not.clone()))
+            let starts_at = place.map_or(0, |place| place.starts_at_unix_us);
+            (spec, place.map(|p| p.agent.clone()), place.map(|p| p.why_not.clone()), starts_at)
         })
         .collect();
     if args.json {
-        for (spec, agent, why_not) in &rows {
+        for (spec, agent, why_not, starts_at) in &rows {
             verbs::print_json(&serde_json::json!({
                 "workload": spec.workload_name, "tool": spec.tool, "build": spec.build, "arm": spec.arm,
                 "postgres": spec.postgres, "replica": spec.replica,
                 "hard_end_s": spec.hard_end.as_secs(), "agent": agent, "why_not": why_not,
+                "starts_at_unix_us": Some(starts_at).filter(|at| **at > 0),
             }))?;
         }
     } else {
@@ -90,8 +93,9 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
             "Arm",
             "PostgreSQL",
             "Goes to",
+            "About",
         ]);
-        for (spec, agent, why_not) in &rows {
+        for (spec, agent, why_not, starts_at) in &rows {
             let goes = match (agent.as_deref(), why_not.as_deref()) {
                 (Some(agent), _) if !agent.is_empty() => agent.to_owned(),
                 (_, Some(why)) => format!("nowhere: {why}"),
@@ -104,6 +108,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
                 spec.arm.to_string(),
                 spec.postgres.to_string(),
                 goes,
+                words::time(*starts_at),
             ]);
         }
         verbs::print(&format!("{table}\n{}: {} jobs\n", files.plan.name, rows.len()))?;

@@ -20,6 +20,7 @@ mod evidence;
 mod fleet;
 mod hosts;
 mod kills;
+mod night;
 mod stops;
 #[path = "../soak/support.rs"]
 #[allow(dead_code, reason = "the soak tests use the rest of it")]

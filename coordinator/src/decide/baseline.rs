@@ -118,6 +118,7 @@ mod tests {
             jobs_over: 0,
             notes: Vec::new(),
             labels: BTreeMap::new(),
+            priority: 50,
         });
         line.facts.builds.insert((Arm::Candidate, build.to_owned()));
         line.facts.builds.insert((Arm::Control, "vanilla".to_owned()));

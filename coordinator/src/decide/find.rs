@@ -260,6 +260,7 @@ mod tests {
             jobs_over: 0,
             notes: Vec::new(),
             labels: BTreeMap::from([("branch".to_owned(), "main".to_owned())]),
+            priority: 50,
         };
         let mut line = RunLine::new(record);
         line.facts.workloads.insert("tview_load".to_owned());

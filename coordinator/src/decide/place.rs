@@ -1,16 +1,20 @@
 //! Which waiting job goes to which agent, and for each that stays, why.
 //!
-//! Fair: the run with the fewest live jobs comes first, then the one that was submitted first; within a run the order of
-//! its plan. A job that cannot go anywhere holds nobody up, except that a job that wants a host alone reserves the one
-//! it will get, so that small jobs do not starve it.
+//! Fair: the run of the highest priority comes first; of several the one with the fewest live jobs, then the one that was
+//! submitted first; within a run the order of its plan. A job that cannot go anywhere holds nobody up, except that a job that
+//! wants a host alone reserves the one it will get, so that small jobs do not starve it.
+//!
+//! A release must not win or lose by its host. Arms that are compared go to one host where they can; without replicas they wait
+//! for it. Replicas of an arm go to different hosts, so over all replicas every arm meets the same hosts. Which arm comes first
+//! changes from replica to replica and from workload to workload.
 
 use crate::decide::fitness::{lacks, listed};
 use crate::decide::stages::Stages;
 use crate::domain::time::UnixUs;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
-use pgsoak_proto::job::JobSpec;
+use pgsoak_proto::job::{Arm, JobSpec};
 use pgsoak_proto::session::Capabilities;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Everything the decision may depend on.
 #[derive(Clone, Debug)]
@@ -40,6 +44,10 @@ pub struct AgentSnapshot<'a> {
     pub jobs: usize,
     /// One of them wants the host alone.
     pub has_exclusive: bool,
+    /// Why it gets no jobs, as part of a sentence: drained, not approved, quarantined, busy.
+    pub closed: Option<String>,
+    /// The same for health checks, which come in spite of a quarantine.
+    pub closed_to_checks: Option<String>,
 }
 
 /// One waiting job.
@@ -55,6 +63,14 @@ pub struct WaitingJob<'a> {
     pub replicas_at: BTreeMap<AgentId, usize>,
     /// Agents that refused it, for a while.
     pub refused_by: BTreeSet<AgentId>,
+    /// Agents that have, or had, another arm of the same comparison.
+    pub siblings_at: BTreeSet<AgentId>,
+    /// There are replicas of it, which even hosts out.
+    pub has_replicas: bool,
+    /// Of its run; higher comes first.
+    pub priority: u32,
+    /// It checks its agent's health.
+    pub is_health_check: bool,
 }
 
 /// What to do.
@@ -75,20 +91,87 @@ struct Load {
     is_reserved: bool,
 }
 
-/// What the replicas of one job have in common.
-fn replica_key(spec: &JobSpec) -> JobSpec {
-    JobSpec {
-        job: JobId::from_bytes([0; 16]),
-        replica: 0,
-        seed: 0,
-        workload_toml: String::new(),
-        ..spec.clone()
-    }
+/// Whether two jobs do the same work: alike but for their part, their build and their number among replicas.
+fn is_same_work(a: &JobSpec, b: &JobSpec) -> bool {
+    // Every field, so that a new one is thought of.
+    let JobSpec {
+        job: _,
+        run,
+        workload_name,
+        workload_toml: _,
+        tool,
+        arm: _,
+        build: _,
+        postgres,
+        loop_for,
+        scale,
+        sample_every,
+        hard_end,
+        seed,
+        replica: _,
+        exclusive,
+        agents,
+        on_lost,
+        options,
+    } = a;
+    a.job != b.job
+        && *run == b.run
+        && *workload_name == b.workload_name
+        && *tool == b.tool
+        && *postgres == b.postgres
+        && *loop_for == b.loop_for
+        && scale.to_bits() == b.scale.to_bits()
+        && *sample_every == b.sample_every
+        && *hard_end == b.hard_end
+        && *seed == b.seed
+        && *exclusive == b.exclusive
+        && *agents == b.agents
+        && *on_lost == b.on_lost
+        && *options == b.options
 }
 
 /// Whether two jobs are replicas of one another.
 pub fn are_replicas(a: &JobSpec, b: &JobSpec) -> bool {
-    a.job != b.job && a.run == b.run && a.replica != b.replica && replica_key(a) == replica_key(b)
+    a.replica != b.replica && a.arm == b.arm && is_same_work(a, b) && a.build == b.build
+}
+
+/// Whether two jobs are arms of one comparison: the same but for the build and its part.
+pub fn are_siblings(a: &JobSpec, b: &JobSpec) -> bool {
+    let is_compared = |arm| arm != Arm::Canary;
+    is_compared(a.arm)
+        && is_compared(b.arm)
+        && a.arm != b.arm
+        && a.replica == b.replica
+        && is_same_work(a, b)
+}
+
+/// Where an arm stands among those that it is compared with: they take turns to be first.
+fn turn(spec: &JobSpec) -> u32 {
+    const ARMS: u32 = 3;
+    let arm = match spec.arm {
+        Arm::Candidate | Arm::Canary => 0,
+        Arm::Baseline => 1,
+        Arm::Control => 2,
+    };
+    let first = (spec.replica % ARMS + crc32c::crc32c(spec.workload_name.as_bytes()) % ARMS) % ARMS;
+    (arm + ARMS - first) % ARMS
+}
+
+/// A run's jobs as they stand, arms of one comparison in their turns.
+fn in_turns<'q, 'a>(jobs: Vec<&'q WaitingJob<'a>>) -> VecDeque<&'q WaitingJob<'a>> {
+    let mut ordered: Vec<&WaitingJob<'_>> = Vec::with_capacity(jobs.len());
+    let mut group = 0;
+    for job in jobs {
+        let begins = ordered.last().is_none_or(|last| !are_siblings(last.spec, job.spec));
+        if begins {
+            group = ordered.len();
+        }
+        ordered.push(job);
+        if let Some(arms) = ordered.get_mut(group..) {
+            arms.sort_by_key(|job| turn(job.spec));
+        }
+    }
+    ordered.into()
 }
 
 /// Places as many waiting jobs as there is room for. The same snapshot always yields the same answer.
@@ -104,20 +187,25 @@ pub fn place(snapshot: &Snapshot<'_>) -> Placement {
         })
         .collect();
     let mut live = snapshot.live_jobs.clone();
-    let mut queues: Vec<(RunId, std::collections::VecDeque<&WaitingJob<'_>>)> = Vec::new();
+    let mut by_run: Vec<(RunId, Vec<&WaitingJob<'_>>)> = Vec::new();
     for job in &snapshot.waiting {
-        match queues.iter_mut().find(|(run, _)| *run == job.spec.run) {
-            Some((_, queue)) => queue.push_back(job),
-            None => queues.push((job.spec.run, [job].into())),
+        match by_run.iter_mut().find(|(run, _)| *run == job.spec.run) {
+            Some((_, jobs)) => jobs.push(job),
+            None => by_run.push((job.spec.run, vec![job])),
         }
     }
+    let mut queues: Vec<(RunId, VecDeque<&WaitingJob<'_>>)> =
+        by_run.into_iter().map(|(run, jobs)| (run, in_turns(jobs))).collect();
     let mut placed: Vec<(&JobSpec, AgentId)> = Vec::new();
     let mut stages = Stages::default();
     while let Some(position) = queues
         .iter()
         .enumerate()
         .filter(|(_, (_, queue))| !queue.is_empty())
-        .min_by_key(|(index, (run, _))| (live.get(run).copied().unwrap_or(0), *index))
+        .min_by_key(|(index, (run, queue))| {
+            let priority = queue.front().map_or(0, |job| job.priority);
+            (std::cmp::Reverse(priority), live.get(run).copied().unwrap_or(0), *index)
+        })
         .map(|(index, _)| index)
     {
         let Some((run, queue)) = queues.get_mut(position) else { break };
@@ -127,12 +215,16 @@ pub fn place(snapshot: &Snapshot<'_>) -> Placement {
             continue;
         }
         let mut replicas_at = job.replicas_at.clone();
+        let mut siblings_at = job.siblings_at.clone();
         for (spec, agent) in &placed {
             if are_replicas(spec, job.spec) {
                 *replicas_at.entry(*agent).or_default() += 1;
             }
+            if are_siblings(spec, job.spec) {
+                siblings_at.insert(*agent);
+            }
         }
-        match choose(snapshot, job, &replicas_at, &mut loads) {
+        match choose(snapshot, job, &replicas_at, &siblings_at, &mut loads) {
             Ok(agent) => {
                 if let Some(load) = loads.get_mut(&agent) {
                     load.jobs += 1;
@@ -168,6 +260,7 @@ fn choose(
     snapshot: &Snapshot<'_>,
     job: &WaitingJob<'_>,
     replicas_at: &BTreeMap<AgentId, usize>,
+    siblings_at: &BTreeSet<AgentId>,
     loads: &mut BTreeMap<AgentId, Load>,
 ) -> Result<AgentId, String> {
     if snapshot.agents.is_empty() {
@@ -184,12 +277,27 @@ fn choose(
             }
         } else if !agent.is_connected {
             whys.push(format!("{} is not connected", agent.name));
+        } else if let Some(why) =
+            if job.is_health_check { &agent.closed_to_checks } else { &agent.closed }
+        {
+            whys.push(why.clone());
         } else {
             able.push((*id, agent));
         }
     }
     if job.not_before > snapshot.now {
         return Err("waits a moment before the next attempt".to_owned());
+    }
+    // Without replicas nothing evens hosts out: what is compared stays on one, as long as that one is there.
+    let is_home = |id: &AgentId| siblings_at.contains(id) && !job.refused_by.contains(id);
+    if !job.has_replicas && able.iter().any(|(id, _)| is_home(id)) {
+        able.retain(|(id, agent)| {
+            let is_there = is_home(id);
+            if !is_there {
+                whys.push(format!("{} has not the arms that it is compared with", agent.name));
+            }
+            is_there
+        });
     }
     // Replicas go to different agents where there are that many; beyond that, evenly.
     let used = |id: &AgentId| replicas_at.get(id).copied().unwrap_or(0);
@@ -219,12 +327,16 @@ fn choose(
         } else if load.jobs >= slots {
             whys.push(format!("{} runs {} in {slots} slot(s)", agent.name, jobs(load.jobs)));
         } else {
-            // Least loaded share first, compared without division.
             free.push((load.jobs, slots, id));
         }
     }
+    // Beside what it is compared with; then the least loaded share, compared without division.
     free.sort_by(|(a_jobs, a_slots, a), (b_jobs, b_slots, b)| {
-        (a_jobs.saturating_mul(*b_slots)).cmp(&b_jobs.saturating_mul(*a_slots)).then(a.cmp(b))
+        let is_apart = |id: &AgentId| !siblings_at.contains(id);
+        is_apart(a)
+            .cmp(&is_apart(b))
+            .then(a_jobs.saturating_mul(*b_slots).cmp(&b_jobs.saturating_mul(*a_slots)))
+            .then(a.cmp(b))
     });
     if let Some((_, _, id)) = free.first() {
         return Ok(*id);
@@ -243,31 +355,46 @@ fn jobs(count: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::decide::fitness::tests::{capable, spec};
     use pgsoak_proto::job::Tool;
     use proptest::prelude::*;
 
-    fn agent<'a>(name: &'a str, capabilities: &'a Capabilities) -> AgentSnapshot<'a> {
-        AgentSnapshot { name, capabilities, is_connected: true, jobs: 0, has_exclusive: false }
+    pub(crate) fn agent<'a>(name: &'a str, capabilities: &'a Capabilities) -> AgentSnapshot<'a> {
+        AgentSnapshot {
+            name,
+            capabilities,
+            is_connected: true,
+            jobs: 0,
+            has_exclusive: false,
+            closed: None,
+            closed_to_checks: None,
+        }
     }
 
-    fn waiting(spec: &JobSpec) -> WaitingJob<'_> {
+    pub(crate) fn waiting(spec: &JobSpec) -> WaitingJob<'_> {
         WaitingJob {
             spec,
             not_before: UnixUs(0),
             lost: "",
             replicas_at: BTreeMap::new(),
             refused_by: BTreeSet::new(),
+            siblings_at: BTreeSet::new(),
+            has_replicas: false,
+            priority: 50,
+            is_health_check: false,
         }
     }
 
-    fn id(n: u8) -> AgentId {
+    pub(crate) fn id(n: u8) -> AgentId {
         AgentId::from_bytes([n; 16])
     }
 
-    fn snapshot<'a>(agents: Vec<AgentSnapshot<'a>>, waiting: Vec<WaitingJob<'a>>) -> Snapshot<'a> {
+    pub(crate) fn snapshot<'a>(
+        agents: Vec<AgentSnapshot<'a>>,
+        waiting: Vec<WaitingJob<'a>>,
+    ) -> Snapshot<'a> {
         Snapshot {
             now: UnixUs(10),
             agents: (1u8..).map(id).zip(agents).collect(),
@@ -348,6 +475,144 @@ mod tests {
     }
 
     #[test]
+    fn the_higher_priority_comes_first_and_the_rest_is_fair() {
+        let can = capable(1);
+        let (low, high) = (spec(RunId::issue()), spec(RunId::issue()));
+        let mut urgent = waiting(&high);
+        urgent.priority = 80;
+        let mut snapshot = snapshot(vec![agent("a", &can)], vec![waiting(&low), urgent]);
+        snapshot.live_jobs.insert(high.run, 5);
+        assert_eq!(place(&snapshot).assign, [(high.job, id(1))]);
+    }
+
+    #[test]
+    fn who_is_closed_gets_nothing_but_a_check_of_its_health() {
+        let can = capable(2);
+        let (job, check) = (spec(RunId::issue()), spec(RunId::issue()));
+        let mut quarantined = agent("a", &can);
+        quarantined.closed = Some("a is quarantined (it missed the planted leak)".to_owned());
+        let mut canary = waiting(&check);
+        canary.is_health_check = true;
+        let answer = place(&snapshot(vec![quarantined], vec![waiting(&job), canary]));
+        assert_eq!(answer.assign, [(check.job, id(1))]);
+        assert_eq!(answer.waits[&job.job], "a is quarantined (it missed the planted leak)");
+        assert!(answer.unplaceable.is_empty(), "it may be let out again");
+    }
+
+    fn arms(run: RunId, workload: &str, replica: u32) -> Vec<JobSpec> {
+        [Arm::Candidate, Arm::Baseline, Arm::Control]
+            .map(|arm| JobSpec {
+                arm,
+                replica,
+                workload_name: workload.to_owned(),
+                workload_toml: String::new(),
+                ..spec(run)
+            })
+            .to_vec()
+    }
+
+    #[test]
+    fn what_is_compared_stays_on_one_host_unless_that_one_is_gone() {
+        let can = capable(1);
+        let run = RunId::issue();
+        let jobs = arms(run, "w", 0);
+        let agents = || vec![agent("a", &can), agent("b", &can)];
+        let answer = place(&snapshot(agents(), jobs.iter().map(waiting).collect()));
+        assert_eq!(answer.assign.len(), 1, "the others wait for its host: {:?}", answer.waits);
+        assert!(
+            answer.waits.values().all(|why| why.contains("b has not the arms")),
+            "{:?}",
+            answer.waits
+        );
+        // It refuses one of them (a package folder that is on another host): that one goes there.
+        let mut refused = waiting(&jobs[1]);
+        refused.siblings_at = BTreeSet::from([id(1)]);
+        refused.refused_by = BTreeSet::from([id(1)]);
+        assert_eq!(place(&snapshot(agents(), vec![refused])).assign, [(jobs[1].job, id(2))]);
+        // The host is lost: the others go on elsewhere.
+        let mut second = waiting(&jobs[1]);
+        second.siblings_at = BTreeSet::from([id(1)]);
+        let mut fleet = agents();
+        fleet[0].is_connected = false;
+        assert_eq!(place(&snapshot(fleet, vec![second])).assign, [(jobs[1].job, id(2))]);
+        // With room for all they run side by side.
+        let roomy = capable(3);
+        let agents = vec![agent("a", &roomy), agent("b", &roomy)];
+        let answer = place(&snapshot(agents, jobs.iter().map(waiting).collect()));
+        let hosts: BTreeSet<AgentId> = answer.assign.iter().map(|(_, agent)| *agent).collect();
+        assert_eq!((answer.assign.len(), hosts.len()), (3, 1));
+    }
+
+    #[test]
+    fn over_all_replicas_every_arm_meets_every_host() {
+        for slots in 1..4 {
+            let can = capable(slots);
+            let run = RunId::issue();
+            let jobs: Vec<JobSpec> = (0..3).flat_map(|replica| arms(run, "w", replica)).collect();
+            let mut at: BTreeMap<(Arm, AgentId), u32> = BTreeMap::new();
+            let mut given: Vec<(&JobSpec, AgentId)> = Vec::new();
+            // Round by round, as hosts become free.
+            while given.len() < jobs.len() {
+                let left = jobs.iter().filter(|job| !given.iter().any(|(g, _)| g.job == job.job));
+                let queue: Vec<WaitingJob<'_>> = left
+                    .map(|job| {
+                        let mut waiting = waiting(job);
+                        waiting.has_replicas = true;
+                        for (other, agent) in &given {
+                            if are_replicas(other, job) {
+                                *waiting.replicas_at.entry(*agent).or_default() += 1;
+                            }
+                            if are_siblings(other, job) {
+                                waiting.siblings_at.insert(*agent);
+                            }
+                        }
+                        waiting
+                    })
+                    .collect();
+                let agents = vec![agent("a", &can), agent("b", &can), agent("c", &can)];
+                let answer = place(&snapshot(agents, queue));
+                assert!(!answer.assign.is_empty(), "{:?}", answer.waits);
+                for (job, agent) in answer.assign {
+                    let spec = jobs.iter().find(|spec| spec.job == job).unwrap();
+                    *at.entry((spec.arm, agent)).or_default() += 1;
+                    given.push((spec, agent));
+                }
+            }
+            assert_eq!(at.len(), 9, "{slots} slots: {at:?}");
+            assert!(at.values().all(|times| *times == 1), "{slots} slots: {at:?}");
+        }
+    }
+
+    #[test]
+    fn no_arm_is_always_first() {
+        let run = RunId::issue();
+        let firsts: BTreeSet<Arm> = (0..3)
+            .map(|replica| {
+                let jobs = arms(run, "w", replica);
+                let waiting: Vec<WaitingJob<'_>> = jobs.iter().map(waiting).collect();
+                in_turns(waiting.iter().collect()).front().unwrap().spec.arm
+            })
+            .collect();
+        assert_eq!(firsts.len(), 3);
+    }
+
+    #[test]
+    fn one_dead_agent_delays_only_its_own_jobs() {
+        let can = capable(1);
+        let mut own = spec(RunId::issue());
+        own.agents.insert("host".to_owned(), "dead".to_owned());
+        let other = spec(own.run);
+        let mut dead_can = capable(1);
+        dead_can.labels.insert("host".to_owned(), "dead".to_owned());
+        let mut dead = agent("d", &dead_can);
+        dead.is_connected = false;
+        let answer =
+            place(&snapshot(vec![dead, agent("a", &can)], vec![waiting(&own), waiting(&other)]));
+        assert_eq!(answer.assign, [(other.job, id(2))]);
+        assert!(answer.waits[&own.job].contains("d is not connected"), "{:?}", answer.waits);
+    }
+
+    #[test]
     fn an_empty_fleet_says_how_to_get_an_agent() {
         let job = spec(RunId::issue());
         let answer = place(&snapshot(vec![], vec![waiting(&job)]));
@@ -374,6 +639,7 @@ mod tests {
                 is_connected: *connected,
                 jobs: *jobs,
                 has_exclusive: *alone && *jobs > 0,
+                closed: (*alone && *jobs == 0).then(|| "x is drained".to_owned()),
                 ..agent("x", can)
             }).collect();
             let snapshot = snapshot(agents, specs.iter().map(waiting).collect());
@@ -384,7 +650,7 @@ mod tests {
                 let given: Vec<&JobSpec> = answer.assign.iter().filter(|(_, at)| at == agent_id)
                     .filter_map(|(job, _)| specs.iter().find(|spec| spec.job == *job)).collect();
                 if given.is_empty() { continue; }
-                prop_assert!(agent.is_connected && !agent.has_exclusive);
+                prop_assert!(agent.is_connected && !agent.has_exclusive && agent.closed.is_none());
                 prop_assert!(agent.jobs + given.len() <= agent.capabilities.slots as usize);
                 if given.iter().any(|spec| spec.exclusive) {
                     prop_assert_eq!(agent.jobs + given.len(), 1);

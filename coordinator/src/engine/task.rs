@@ -144,7 +144,7 @@ impl Task {
                 state.reply(reply, view);
             }
             Request::View(run, reply) => {
-                let view = state.view(run);
+                let view = state.view_with_forecast(run);
                 state.reply(reply, view);
             }
             Request::Input(run, reply) => {
@@ -160,18 +160,18 @@ impl Task {
                 state.reply(reply, census);
             }
             Request::Audience(audience) => state.notices.audience = audience,
-            Request::Check(specs, reply) => {
-                let places = state.check(&specs);
+            Request::Check(specs, priority, reply) => {
+                let places = state.check(&specs, priority);
                 state.reply(reply, places);
             }
-            Request::Hello(hello, outbound, reply) => {
+            Request::Hello(hello, join, outbound, reply) => {
                 let held = hello.held.iter().map(|held| held.lease.job).collect();
                 state.recall(&self.store, held).await;
-                let greeting = state.hello(*hello, outbound);
+                let greeting = state.hello(*hello, join, outbound);
                 state.reply(reply, greeting);
             }
             Request::Gone(session) => state.gone(session),
-            Request::Heartbeat(session, jobs) => state.heartbeat(session, jobs),
+            Request::Heartbeat(session, jobs, busy) => state.heartbeat(session, jobs, busy),
             Request::CheckLease(session, lease, reply) => {
                 let answer = state.check_lease(session, lease);
                 state.reply(reply, answer);
@@ -190,6 +190,7 @@ impl Task {
                 state.cancel_acknowledged(session, lease);
             }
             Request::Schedule(request) => state.serve_schedule(request),
+            Request::Fleet(request) => state.serve_fleet(request),
             Request::AssignmentRefused(session, refusal) => {
                 state.assignment_refused(session, &refusal);
             }

@@ -4,6 +4,7 @@
 //! the kind; ids of version 7 make runs lie in the order of their submission.
 
 use crate::blocking;
+use crate::domain::fleet::FleetRecord;
 use crate::domain::job::JobState;
 use crate::domain::record::{
     AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord, SpecRecord,
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
 pub(crate) mod check;
+mod fleet;
 mod history;
 mod keys;
 mod notices;
@@ -75,6 +77,8 @@ pub struct Loaded {
     pub open_runs: Vec<OpenRun>,
     /// Agents that were ever seen.
     pub agents: Vec<AgentRecord>,
+    /// What was decided about agents.
+    pub fleet: Vec<FleetRecord>,
     /// Schedules with their files.
     pub schedules: Vec<(ScheduleRecord, RunInput)>,
     /// The last fence that was given away; 0: none.
@@ -378,6 +382,9 @@ impl Catalogue {
                 Err(error) => loaded.damage.push(format!("run {run}: {error}")),
             }
         }
+        let (fleet, damage) = self.fleet()?;
+        loaded.fleet = fleet;
+        loaded.damage.extend(damage);
         let (schedules, damage) = self.schedules()?;
         loaded.schedules = schedules;
         loaded.damage.extend(damage);

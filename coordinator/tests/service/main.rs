@@ -8,6 +8,7 @@
 
 mod cancel;
 mod crash;
+mod fleet;
 mod history;
 mod leases;
 mod looks;

@@ -140,7 +140,8 @@ impl State {
         let input: RunInput = (**input).clone();
         let key = format!("schedule:{id}:{what_for}");
         let made = expansion::submission(input, key, self.limits.max_jobs, self.connected())?;
-        let submission = Submission { labels, ..made };
+        let priority = record.spec.priority.unwrap_or(made.priority);
+        let submission = Submission { labels, priority, ..made };
         let run = self.submit(submission).run;
         if let Some(entry) = self.schedules.entries.get_mut(&id) {
             entry.record.progress.unfinished.insert(run, now);

@@ -1,6 +1,7 @@
 //! Looks at every record of a catalogue: does its checksum agree, does it parse.
 
 use crate::domain::alert::Alert;
+use crate::domain::fleet::FleetRecord;
 use crate::domain::history::{Against, Annotations, Baseline, RunFacts, Signature};
 use crate::domain::notice::Notice;
 use crate::domain::record::{
@@ -91,6 +92,7 @@ impl CheckedCatalogue {
             Some(b'o' | b'k') => drop(read::<RunId>(bytes)?),
             Some(b'f') => drop(read::<u64>(bytes)?),
             Some(b'A') => drop(read::<Alert>(bytes)?),
+            Some(b'G') => drop(read::<FleetRecord>(bytes)?),
             Some(b'S') => match key.get(1) {
                 Some(b'r') => drop(read::<ScheduleRecord>(bytes)?),
                 Some(b'f') => drop(read::<RunInput>(bytes)?),
