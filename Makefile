@@ -1,9 +1,11 @@
 # Two commands: `make demo` and `make test`. Both install what is missing, on a machine with nothing but Rust and Debian.
-.PHONY: demo test torture setup builds release lint bench verdict-real simulate fuzz
+.PHONY: demo test torture bench-history setup builds release lint bench verdict-real simulate fuzz
 
 TVIEWS_NEW := 0.1.0-beta.34
 TVIEWS_OLD := 0.1.0-beta.20
 PG15 := /usr/lib/postgresql/15/bin/pg_config
+# One build for all tests; the dependencies that virtual time is spent in are optimised a little.
+TESTED := cargo --config deploy/test-profile.toml
 
 # Soaks the real pg_tviews for a few minutes: candidate, baseline and control, plain and under memcheck.
 demo: setup builds release
@@ -14,8 +16,9 @@ demo: setup builds release
 test: setup builds
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo build --workspace
-	cargo test --workspace
+	$(TESTED) build --workspace
+	$(TESTED) test --workspace
+	PGSOAK_KILLS=10 $(TESTED) test -p pgsoak --test torture kills_ fdatasync -- --nocapture --test-threads=2
 
 # Tools, PostgreSQL, headers. Idempotent; says what it does.
 setup:
@@ -40,6 +43,10 @@ lint:
 bench:
 	cargo bench --workspace
 
+# Past runs asked of a coordinator, beside DuckDB on Parquet; 1,000 agents at once. Half an hour or more.
+bench-history:
+	deploy/bench-history.sh
+
 # 100 times kill -9 of coordinator, daemon and both in real runs, and every other fault on real processes. About 20 minutes; root.
 torture: setup builds
 	cargo build --workspace
@@ -51,9 +58,9 @@ fuzz:
 	cargo build -p pgsoak-analysis --example fuzz_readers
 	bash -c 'ulimit -v 1500000; exec target/debug/examples/fuzz_readers $${FUZZ_SECONDS:-600} $$FUZZ_SEED'
 
-# 500 fresh seeds of a fleet in virtual time. PGSOAK_SEED=N replays one.
+# 500 fresh seeds of a fleet in virtual time, and a day of twenty hosts. PGSOAK_SEED=N replays one.
 simulate:
-	PGSOAK_SEEDS=500 cargo test -p pgsoak-coordinator --lib simulation -- --nocapture --test-threads=1
+	PGSOAK_SEEDS=500 cargo test --profile simulation -p pgsoak-simulation -- --nocapture --test-threads=1
 
 # The verdict on real servers: planted leaks at 1, 2 and 4 times the limits, ten healthy soaks of two kinds, one build against itself,
 # one release against another. About half an hour.

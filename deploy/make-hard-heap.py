@@ -5,8 +5,8 @@
     deploy/make-hard-heap.py --interpreted [EVENTS] … > many.txt      the same program as heaptrack_interpret would have it, with few sizes:
                                                                       what deploy/bench-heap.sh takes for a file of many stacks
 
-Its table of distinct (size, stack) pairs hashes badly, so that time and memory run away: never interpret such a file without a limit of memory
-(deploy/bench-hard-heap.sh has one). One of three blocks is freed at once, one later, one never.
+Its table of distinct (size, stack) pairs hashes by the size alone, so that thousands of stacks which ask for the same size collide and the table
+grows without end: never interpret such a file without a limit of memory (deploy/bench-hard-heap.sh has one). One of three blocks is freed at once, one later, one never.
 """
 import random
 import sys
@@ -49,7 +49,7 @@ for event in range(events):
     if is_raw:
         pointer += 16
         name = pointer
-        lines.append(f"+ {dice.randrange(1, 1 << 20):x} {trace:x} {pointer:x}")
+        lines.append(f"+ {dice.randrange(1, 4096):x} {trace:x} {pointer:x}")
     else:
         size = 16 << dice.randrange(8)
         name = known.get((size, trace))

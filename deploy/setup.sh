@@ -35,6 +35,7 @@ wanted=(
   'ip:iproute2'
   'strace:strace'
   'faketime:faketime'
+  'file=/etc/ssl/certs/ca-certificates.crt:ca-certificates'
 )
 
 have() {

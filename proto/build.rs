@@ -12,6 +12,8 @@ const FILES: &[&str] = &[
     "pgsoak/v1/schedules.proto",
     "pgsoak/v1/notify.proto",
     "pgsoak/v1/fleet_admin.proto",
+    "pgsoak/v1/builds.proto",
+    "pgsoak/v1/bundles.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

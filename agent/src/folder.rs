@@ -2,9 +2,10 @@
 //!
 //! Files that the other side reads are replaced atomically. Blocking file access of small files.
 
+pub mod group;
 mod processes;
 
-pub use processes::{ProcessKey, kill_left, processes_left};
+pub use processes::{MARK, ProcessKey, kill_left, processes_left};
 
 use pgsoak_proto::job::{JobSpec, Lease};
 use pgsoak_proto::session::JobProgress;
@@ -264,7 +265,7 @@ impl JobFolder {
         fs::read_to_string(self.cancel_file()).ok()
     }
 
-    /// Every process whose working folder, program or root lies in this folder.
+    /// Every process of the job: see [`processes_left`].
     pub fn processes_left(&self) -> Vec<ProcessKey> {
         processes_left(&self.path)
     }
@@ -274,6 +275,7 @@ impl JobFolder {
     /// # Errors
     /// When something in it cannot be removed.
     pub fn remove(&self) -> Result<(), FolderError> {
+        group::remove_of(&self.path);
         match fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(failed("remove", &self.path)(error))

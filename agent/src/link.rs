@@ -11,10 +11,12 @@ mod daemon;
 mod guard;
 mod job;
 mod launch;
+mod packages;
 mod runners;
 mod surroundings;
 
 pub use daemon::Daemon;
 pub use launch::LaunchError;
+pub use packages::PackageFetchError;
 pub use runners::{HostRunners, Runners, Started};
 pub use surroundings::{Connecting, Connection, Dial, FindCapabilities, Surroundings};

@@ -9,11 +9,13 @@ mod children;
 mod host;
 mod kernel;
 mod once;
+mod oom;
 pub mod parse;
 mod scripted;
 
 pub use kernel::{KernelProbe, KernelProcess};
 pub use once::{key_of, lives, parent_of, pss_anon_now, rss_anon_now};
+pub use oom::{OomKill, OomWatch};
 pub use scripted::{Script, ScriptedProbe, ScriptedProcess};
 
 use std::io;
@@ -63,6 +65,8 @@ pub struct HostSample {
     pub load_centi: Option<u64>,
     /// Memory of the postmaster's cgroup, page cache included.
     pub cgroup_kib: Option<u64>,
+    /// The wall clock, milliseconds since 1970. Nothing is timed by it: it tells the ledger of clocks that jump.
+    pub clock_ms: Option<u64>,
 }
 
 /// Where readings come from: the kernel, or a script in a test.

@@ -10,7 +10,7 @@
 //! - `course`: what the job runs of its workload (no I/O) · `fault`: why an attempt ends and what that is called
 //! - `record`: frames on their way into the spool · `progress`: for people · `stop`: cancel, signal, hard end
 //! - `engine`, `looped`: phases, readings at rest, checks · `instruments`: the tool's word on a session at rest · `marks`: where rounds lie in
-//!   heaptrack's file
+//!   heaptrack's file · `lookout`: captures of processes that grow, while they work
 //! - `work`: from package to last phase · `wind_up`: the end, with `digests`, `profiles`, `artifacts`, `orphans`
 //! - `costs`: what the runner itself takes
 
@@ -22,8 +22,10 @@ mod digests;
 mod engine;
 mod fault;
 mod instruments;
+mod lookout;
 mod looped;
 mod marks;
+mod oom;
 mod orphans;
 mod profiles;
 mod progress;

@@ -269,7 +269,8 @@ impl SamplerHandle {
         self.ask(|reply| Request::NumberOf { pid, reply }).await
     }
 
-    /// What the process with this pid used, as the ticks saw it. `None`: it is not known.
+    /// What the process with this pid used, as the ticks saw it; of one that has gone a while ago, what it used last. `None`: it is
+    /// not known.
     ///
     /// # Errors
     ///

@@ -2,11 +2,13 @@
 //!
 //! Append-only segment files `<first sequence, 20 digits>.seg`. An entry is its length (u32, little endian), a CRC-32C of
 //! length and content (u32, little endian), and the content: one encoded [`wire::Frame`](pgsoak_proto::wire::Frame).
+//! A spool that reaches its size thins its oldest samples (`thin`), and counts what it takes out.
 //! The runner alone appends; the daemon alone removes, whole segments, and appends only after the runner is gone.
 
 mod fit;
 mod reader;
 mod segment;
+mod thin;
 mod writer;
 
 pub use reader::{Batch, ReadSpoolError, SpoolReader, last_sequence};

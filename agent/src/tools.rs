@@ -4,9 +4,9 @@
 //! channel's file name from (LOGNAME, USER, HOST, HOSTNAME): PostgreSQL overwrites its environment to show its process title, and a
 //! backend whose name no longer matches dies at the first check.
 
+pub mod allocator;
 pub mod heaptrack;
 pub mod memcheck;
-pub mod trim;
 
 use crate::tools::heaptrack::Heaptrack;
 use crate::tools::memcheck::Memcheck;

@@ -8,7 +8,7 @@
 use pgsoak_agent::spool::{
     AppendError, Batch, ReadSpoolError, SpoolLimits, SpoolReader, SpoolWriter, last_sequence,
 };
-use pgsoak_proto::evidence::{Body, CheckResult, Gap, HostSamples, Samples};
+use pgsoak_proto::evidence::{Body, CheckResult, Gap, Samples};
 use pgsoak_proto::wire;
 use pgsoak_proto::wire::frame;
 use proptest::prelude::*;
@@ -34,7 +34,7 @@ fn samples(ticks: &[u64]) -> Body {
         ticks: ticks.to_vec(),
         elapsed_us: ticks.iter().map(|t| t * 1_000_000).collect(),
         processes: Vec::new(),
-        host: HostSamples::default(),
+        ..Samples::default()
     })
 }
 
@@ -367,6 +367,53 @@ fn a_full_spool_leaves_samples_out_and_says_so() {
         ]
     );
     assert_eq!(read_all(&mut reader).len(), 2);
+}
+
+#[test]
+fn a_spool_of_samples_that_is_full_thins_the_oldest_and_counts_what_it_takes_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = SpoolLimits {
+        disk_bytes: 20_000,
+        segment_bytes: 2_000,
+        sync_every: Duration::from_millis(10),
+        ..SpoolLimits::default()
+    };
+    let writer = SpoolWriter::create(dir.path(), limits).unwrap();
+    let batch = |n: u64| -> Vec<u64> { (n * 20..(n + 1) * 20).collect() };
+    writer.append(SECOND, samples(&batch(0))).unwrap();
+    writer.sync().unwrap();
+    // Has the first segment open while it is thinned.
+    let mut early = SpoolReader::open(dir.path(), 0);
+    assert_eq!(early.next_batch(1).unwrap().frames.len(), 1);
+    let batches = 400;
+    for n in 1..batches {
+        assert_eq!(writer.append(SECOND, samples(&batch(n))).unwrap(), n + 1, "all are taken");
+        writer.sync().unwrap();
+    }
+    writer.close().unwrap();
+    let size: u64 = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(size < limits.disk_bytes + 2 * limits.segment_bytes, "{size} bytes");
+
+    let frames = read_all(&mut SpoolReader::open(dir.path(), 0));
+    let (mut ticks, mut left_out, mut thin) = (0, 0, Vec::new());
+    for (frame, sequence) in frames.iter().zip(1..) {
+        assert_eq!(frame.sequence, sequence);
+        let Some(frame::Body::Samples(batch)) = &frame.body else { panic!("{frame:?}") };
+        ticks += batch.tick_deltas.len() as u64;
+        left_out += batch.left_out;
+        thin.push(batch.left_out > 0);
+    }
+    assert_eq!(frames.len() as u64, batches, "no frame disappears");
+    assert_eq!(ticks + left_out, batches * 20, "each tick is there or counted");
+    assert!(thin[0] && !thin[thin.len() - 1], "the oldest are thin, the newest whole");
+    assert!(thin.is_sorted_by(|a, b| a >= b), "oldest first");
+    // What it had open it read to its end; then it goes on with what is there.
+    let rest = read_all(&mut early);
+    assert_eq!(rest.last().unwrap().sequence, batches);
+    assert_eq!(rest.len() as u64 + 1, batches);
 }
 
 /// A file system of 1 MiB; `None` where the test may not mount one.

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// One input must not take so long.
+/// One input must not take so much CPU.
 const ONE_AT_MOST: Duration = Duration::from_secs(5);
 
 /// Inputs of one reader before the next has its turn.
@@ -34,6 +34,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("seed {first}; once more the same: fuzz_readers {seconds} {first}");
     let readers = readers()?;
     let mut desk = Desk::new()?;
+    // Real files first: they load the symbols that all inputs share.
+    for reader in &readers {
+        for bytes in &reader.corpus {
+            (reader.read)(bytes, &mut desk);
+        }
+    }
     let mut done = vec![(0_u64, Duration::ZERO); readers.len()];
     let began = Instant::now();
     let mut seed = first;
@@ -59,9 +65,9 @@ fn one(reader: &Reader, seed: u64, desk: &mut Desk) -> Result<Duration, Box<dyn 
     // Memory that runs away ends the program at once: then this is what was being read.
     let current = env::temp_dir().join(format!("pgsoak-fuzz-{}.last", std::process::id()));
     fs::write(&current, &bytes)?;
-    let began = Instant::now();
+    let began = cpu_time()?;
     let read = panic::catch_unwind(panic::AssertUnwindSafe(|| (reader.read)(&bytes, desk)));
-    let took = began.elapsed();
+    let took = cpu_time()?.saturating_sub(began);
     if read.is_err() || took > ONE_AT_MOST {
         let folder = seeds(reader.name);
         fs::create_dir_all(&folder)?;
@@ -74,4 +80,11 @@ fn one(reader: &Reader, seed: u64, desk: &mut Desk) -> Result<Duration, Box<dyn 
     }
     fs::remove_file(&current)?;
     Ok(took)
+}
+
+/// Of this thread: the machine may do other things too.
+fn cpu_time() -> Result<Duration, Box<dyn Error>> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds = text.split_whitespace().next().ok_or("an empty schedstat")?;
+    Ok(Duration::from_nanos(nanoseconds.parse()?))
 }

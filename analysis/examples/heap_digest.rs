@@ -1,7 +1,7 @@
 //! Reads a heaptrack file to its totals, its sums by function and, where asked, all four flame graphs: what `deploy/bench-heap.sh` measures
 //! beside heaptrack's own programs.
 //!
-//! `heap_digest FILE [--functions | --graphs FOLDER | --series]`
+//! `heap_digest FILE [--functions | --graphs FOLDER | --series | --diff OTHER]`
 
 use pgsoak_analysis::heap;
 use pgsoak_analysis::heap::flame::{HeapCost, graph};
@@ -51,6 +51,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let svg = graph(&digest, cost, file)?;
                 fs::write(Path::new(folder).join(format!("{name}.svg")), svg)?;
             }
+        }
+        // Two stored digests: what `pgsoak heap diff` does.
+        (Some("--diff"), Some(other)) => {
+            let found = heap::diff::diff(&digest, &heap::read(Path::new(other))?);
+            writeln!(out, "{} sites differ", found.sites.len())?;
         }
         (Some("--series"), _) => {
             for point in &digest.series {

@@ -4,7 +4,7 @@ mod fold;
 
 use pgsoak_proto::{
     evidence::{
-        AtRest, AttemptEnded, AttemptStarted, CheckResult, Gap, LeakCheck, MemcheckErrors,
+        AtRest, AttemptEnded, AttemptStarted, Capture, CheckResult, Gap, LeakCheck, MemcheckErrors,
         MemcheckExit, PhaseEnded, PhaseStarted, ProcessAppeared, SiteDigest, ToolCoverage,
     },
     id::RunId,
@@ -56,6 +56,10 @@ pub struct AttemptEvidence {
     pub operations: Vec<u64>,
     /// MemAvailable at each of these ticks, KiB; may be empty.
     pub available_kib: Vec<u64>,
+    /// The host at the ticks that said so.
+    pub host: HostSeries,
+    /// Most bytes that each process had swapped out, by its number; those that never had any are left out.
+    pub swapped_bytes: BTreeMap<u32, u64>,
     /// In order.
     pub phases: Vec<PhaseSpan>,
     /// In order.
@@ -72,6 +76,8 @@ pub struct AttemptEvidence {
     pub memcheck_exits: Vec<MemcheckExit>,
     /// In order; one for each process that heaptrack or massif saw.
     pub site_digests: Vec<SiteDigest>,
+    /// In order, each with its microseconds since the attempt started.
+    pub captures: Vec<(u64, Capture)>,
     /// Of the tool.
     pub coverage: Option<ToolCoverage>,
     /// In order.
@@ -82,6 +88,17 @@ pub struct AttemptEvidence {
     pub last_sequence: u64,
     /// Sequences missing below `last_sequence`.
     pub missing_frames: u64,
+}
+
+/// The host over an attempt. Elapsed microseconds and the value, one for each tick that has it.
+#[derive(Clone, Debug, Default)]
+pub struct HostSeries {
+    /// Time in which some task waited for memory, microseconds in all.
+    pub pressure_some_us: Vec<(u64, u64)>,
+    /// Load average of a minute, hundredths.
+    pub load_centi: Vec<(u64, u64)>,
+    /// Wall clock, milliseconds since 1970.
+    pub clock_ms: Vec<(u64, u64)>,
 }
 
 /// One process over the attempt.

@@ -88,7 +88,8 @@ impl Facts<'_> {
 
 /// Measures every job of a run; control arms first, since their slopes are taken off the others'.
 pub fn gather(evidence: &RunEvidence) -> Vec<Facts<'_>> {
-    gather_jobs(&evidence.jobs)
+    let floor = evidence.plan.floor.coverage.unwrap_or(COVERAGE_FLOOR);
+    gather_with(&evidence.jobs, Rules { looks: 1, coverage: floor })
 }
 
 /// The same for jobs of any run.
@@ -98,16 +99,29 @@ pub fn gather_jobs(jobs: &[JobEvidence]) -> Vec<Facts<'_>> {
 
 /// The same where so many looks at the jobs share the chance of a false alarm.
 pub fn gather_for(jobs: &[JobEvidence], looks: u32) -> Vec<Facts<'_>> {
+    gather_with(jobs, Rules { looks, coverage: COVERAGE_FLOOR })
+}
+
+/// By what jobs are measured beside their evidence.
+#[derive(Clone, Copy)]
+struct Rules {
+    /// Looks that share the chance of a false alarm.
+    looks: u32,
+    /// Share of the sessions' seconds that a tool must have seen.
+    coverage: f64,
+}
+
+fn gather_with(jobs: &[JobEvidence], rules: Rules) -> Vec<Facts<'_>> {
     let nothing = BTreeMap::new();
     let of_controls: Vec<Facts<'_>> = jobs
         .iter()
         .filter(|job| job.spec.arm == Arm::Control)
-        .map(|job| facts(job, &nothing, Control::None, looks))
+        .map(|job| facts(job, &nothing, Control::None, rules))
         .collect();
     jobs.iter()
         .map(|job| {
             if job.spec.arm == Arm::Control {
-                return facts(job, &nothing, Control::None, looks);
+                return facts(job, &nothing, Control::None, rules);
             }
             let replicas: Vec<&Facts<'_>> = of_controls
                 .iter()
@@ -123,7 +137,7 @@ pub fn gather_for(jobs: &[JobEvidence], looks: u32) -> Vec<Facts<'_>> {
                 (false, true) => Control::Unusable,
                 (false, false) => Control::Used,
             };
-            facts(job, &control_slopes(&sound), control, looks)
+            facts(job, &control_slopes(&sound), control, rules)
         })
         .collect()
 }
@@ -140,13 +154,13 @@ fn facts<'a>(
     job: &'a JobEvidence,
     controls: &BTreeMap<String, Allowances>,
     control: Control,
-    looks: u32,
+    rules: Rules,
 ) -> Facts<'a> {
-    let rounds = rounds_for(job, controls, looks);
+    let rounds = rounds_for(job, controls, rules.looks);
     Facts {
         leaks: leaks(job),
         sites: match covered(job) {
-            Some(share) if share >= COVERAGE_FLOOR => sites(job),
+            Some(share) if share >= rules.coverage => sites(job),
             _ => Vec::new(),
         },
         exits: match covered(job) {
@@ -156,7 +170,7 @@ fn facts<'a>(
         errors: errors(job),
         measured: budgets(job, &rounds),
         unmet: unmet(job),
-        entries: ledger(job),
+        entries: ledger(job, rules.coverage),
         job,
         rounds,
         control,

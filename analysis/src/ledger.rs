@@ -9,7 +9,11 @@
 //!
 //! A finished attempt whose evidence has holes (frames missing, samples neither stored nor counted as gaps, a planned phase that did not
 //! run, no beginning or no end) is `invalid`. More than a fifth of the ticks missing, a loop that was shorter than asked,
-//! or a tool that saw less than 99 % of the backends' time is `inconclusive`.
+//! a session of which more than a fifth of the readings is missing, or a tool that saw less of the backends' time than the plan's
+//! floor (99 % where it has none), or shows no sign of life in a session, is `inconclusive`. What the host went through (memory
+//! pressure, swap, a clock that jumped) decides nothing by itself: it stands in the ledger, and beside a verdict that it may explain.
+
+mod account;
 
 use crate::evidence::JobEvidence;
 use crate::result::{Environment, HarnessCost, JobResult, SampleLedger, Verdict};
@@ -17,11 +21,14 @@ use crate::stats::bytes;
 use pgsoak_proto::job::{Arm, Outcome, Tool};
 use pgsoak_workloads::workload::{Kind, Length};
 
-/// Share of the backends' time that a tool must have seen.
+/// Share of the backends' time that a tool must have seen, where the plan says nothing.
 pub const COVERAGE_FLOOR: f64 = 0.99;
 
 /// Share of ticks that may be missing.
 pub const MISSING_TICKS: f64 = 0.2;
+
+/// Missing readings of one session that are never worth a word.
+const FEW_TICKS: u64 = 20;
 
 /// Share of a loop's asked time that must have passed.
 const SHORTEST_LOOP: f64 = 0.98;
@@ -45,15 +52,17 @@ impl Entry {
     }
 }
 
-/// What is wrong with a job's evidence; empty: nothing.
-pub fn ledger(job: &JobEvidence) -> Vec<Entry> {
+/// What is wrong with a job's evidence; empty: nothing. `floor`: share of the backends' time that the tool must have seen.
+pub fn ledger(job: &JobEvidence, floor: f64) -> Vec<Entry> {
     let mut entries = Vec::new();
     match job.outcome {
         Outcome::Finished => {
             completeness(job, &mut entries);
             sampling(job, &mut entries);
+            sessions(job, &mut entries);
             durations(job, &mut entries);
-            coverage(job, &mut entries);
+            coverage(job, floor, &mut entries);
+            proof_of_life(job, floor, &mut entries);
         }
         Outcome::Failed => entries.push(failure(job)),
         Outcome::Infrastructure => entries.push(Entry::new(
@@ -179,6 +188,40 @@ fn sampling(job: &JobEvidence, entries: &mut Vec<Entry>) {
     }
 }
 
+/// Sessions that were read too seldom for what rests on their readings.
+fn sessions(job: &JobEvidence, entries: &mut Vec<Entry>) {
+    let thin: Vec<String> = account::account(job)
+        .processes
+        .into_iter()
+        .filter(|one| {
+            let missing = one.expected.saturating_sub(one.stored);
+            let is_session = job
+                .attempt
+                .processes
+                .get(&one.process)
+                .is_some_and(|series| series.who.session.is_some());
+            // A handful of ticks around a session's beginning and end is nobody's loss.
+            is_session
+                && missing > FEW_TICKS
+                && bytes(missing) > MISSING_TICKS * bytes(one.expected)
+        })
+        .map(|one| {
+            let missing = one.expected.saturating_sub(one.stored);
+            format!("{} (pid {}): {missing} of {}", one.who, one.pid, one.expected)
+        })
+        .collect();
+    if !thin.is_empty() {
+        entries.push(Entry::new(
+            Verdict::Inconclusive,
+            "samples",
+            format!(
+                "Readings of sessions are missing: {}. What rests on them is not judged.",
+                thin.join("; ")
+            ),
+        ));
+    }
+}
+
 fn durations(job: &JobEvidence, entries: &mut Vec<Entry>) {
     for span in &job.attempt.phases {
         let Some(phase) = job.workload.phases.iter().find(|phase| phase.name == span.started.name)
@@ -209,7 +252,7 @@ fn durations(job: &JobEvidence, entries: &mut Vec<Entry>) {
     }
 }
 
-fn coverage(job: &JobEvidence, entries: &mut Vec<Entry>) {
+fn coverage(job: &JobEvidence, floor: f64, entries: &mut Vec<Entry>) {
     if job.spec.tool == Tool::Plain {
         return;
     }
@@ -220,17 +263,38 @@ fn coverage(job: &JobEvidence, entries: &mut Vec<Entry>) {
             "coverage",
             format!("Nobody says how much of the server {tool} saw."),
         )),
-        Some(share) if share < COVERAGE_FLOOR => entries.push(Entry::new(
+        Some(share) if share < floor => entries.push(Entry::new(
             Verdict::Inconclusive,
             "coverage",
             format!(
-                "{tool} saw {:.1} % of the backends' time; {:.0} % are needed to say that it found nothing.",
+                "{tool} saw {:.1} % of the backends' time{}; {} % are needed to say that it found nothing.",
                 100.0 * share,
-                100.0 * COVERAGE_FLOOR
+                job.attempt.coverage.map_or_else(String::new, |known| format!(
+                    " and {} of {} processes",
+                    known.processes_seen, known.processes_expected
+                )),
+                (100_000.0 * floor).round() / 1_000.0,
             ),
         )),
         Some(_) => {}
     }
+}
+
+/// A tool that says nothing of an allocation which every backend makes was not alive there, whatever files it left.
+fn proof_of_life(job: &JobEvidence, floor: f64, entries: &mut Vec<Entry>) {
+    let Some(proof) = job.attempt.coverage.and_then(|coverage| coverage.proof) else { return };
+    if job.spec.tool == Tool::Plain || f64::from(proof.shown) >= floor * f64::from(proof.sessions) {
+        return;
+    }
+    entries.push(Entry::new(
+        Verdict::Inconclusive,
+        "proof of life",
+        format!(
+            "{} shows an allocation that every backend makes (a memory context's block) in {} of {} sessions: of the others it says \
+             nothing, so nothing that it did not find counts.",
+            job.spec.tool, proof.shown, proof.sessions
+        ),
+    ));
 }
 
 /// Share of the backends' time that the tool saw, in [0, 1]; `None`: not measured, or a tool of which nobody was seen.
@@ -269,6 +333,7 @@ pub fn job_result(job: &JobEvidence) -> JobResult {
         reason: job.reason.clone(),
         attempts: job.attempts,
         samples: sample_ledger(job),
+        ledger: job.attempt.started.is_some().then(|| account::account(job)),
         coverage: match job.spec.tool {
             Tool::Plain => {
                 let counted = sample_ledger(job);
@@ -276,6 +341,16 @@ pub fn job_result(job: &JobEvidence) -> JobResult {
             }
             _ => covered(job),
         },
+        processes_seen: job
+            .attempt
+            .coverage
+            .filter(|_| job.spec.tool != Tool::Plain)
+            .map(|known| (known.processes_seen, known.processes_expected)),
+        proof_of_life: job
+            .attempt
+            .coverage
+            .and_then(|known| known.proof)
+            .map(|proof| (proof.shown, proof.sessions)),
         harness: HarnessCost {
             sampler_us_per_tick: ended.and_then(|e| per(e.sampler_cpu_us, e.ticks_sampled)),
             sampler_us_per_process_sample: ended

@@ -8,14 +8,19 @@ mod charts;
 mod github;
 mod html;
 mod junit;
+mod ledger;
 mod markdown;
+mod memory;
 mod table;
+mod timed;
 mod tools;
 
 pub use github::to_github;
 pub use html::to_html;
 pub use junit::to_junit;
+pub use ledger::{horizon, ledgers};
 pub use markdown::to_markdown;
+pub use memory::{attributions, captures};
 pub use table::{Table, budgets, comparisons, environment, findings, holders, jobs, parameters};
 
 pub use tools::{blind_spots, suppressions, unseen};

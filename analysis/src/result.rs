@@ -2,6 +2,10 @@
 //!
 //! The shape is a contract with programs: fields are added, not changed.
 
+mod memory;
+
+pub use memory::{Attribution, Captured, ContextShare, Shares};
+
 use pgsoak_proto::{
     id::{JobId, RunId},
     job::{Arm, Outcome, Tool},
@@ -96,6 +100,15 @@ pub struct RunResult {
     /// What memcheck's suppressions hid, by source and name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suppressed: Vec<Suppressed>,
+    /// Where the memory of each session's backend is, of plain jobs; in the order of the plan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attributions: Vec<Attribution>,
+    /// Suspects, captured while they worked, and the last captures before servers died; in the order of the plan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub captures: Vec<Captured>,
+    /// What the growth comes to over days, where growth over time or rounds were judged; in the order of the plan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub horizon: Vec<Horizon>,
     /// In the order of the plan.
     pub jobs: Vec<JobResult>,
     /// Version of the judging engine.
@@ -294,6 +307,35 @@ pub struct Suppressed {
     pub is_stale: bool,
 }
 
+/// Memory ahead: what a growth comes to if it goes on as it was. An extrapolation, not a finding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Horizon {
+    /// The workload.
+    pub workload: String,
+    /// The phase; empty: all loops.
+    pub phase: String,
+    /// The build.
+    pub build: String,
+    /// The arm.
+    pub arm: Arm,
+    /// "worker backends", "server processes", "whole server".
+    pub of: String,
+    /// How many, on all hosts.
+    pub processes: u32,
+    /// `trend` or `rounds`: which line of evidence the growth is taken from.
+    pub evidence: EvidenceKind,
+    /// Whether the growth is proven; otherwise it is what was measured, noise and all.
+    pub is_proven: bool,
+    /// Of one process (of the whole server: of all on one host), bytes per second.
+    pub bytes_per_second: f64,
+    /// The same over a day, MiB.
+    pub mib_per_day: f64,
+    /// Of one worker's operation; `None`: not known, or not the workers'.
+    pub bytes_per_operation: Option<f64>,
+    /// Seconds from the run's end until the host's memory is full; `None`: more than a year, or it does not grow.
+    pub limit_in_s: Option<f64>,
+}
+
 /// One job and its ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobResult {
@@ -317,8 +359,17 @@ pub struct JobResult {
     pub attempts: u32,
     /// Ticks.
     pub samples: SampleLedger,
+    /// The ledger in full; `None`: of an older engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<JobLedger>,
     /// Share of the backends' seconds that the tool saw; plain: share of the samples that are stored. `None`: not measured.
     pub coverage: Option<f64>,
+    /// Processes that the tool saw and that there were; `None`: not measured, or plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes_seen: Option<(u32, u32)>,
+    /// Sessions of which the tool shows an allocation that every backend makes, and all of them; `None`: not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_of_life: Option<(u32, u32)>,
     /// What the harness itself cost.
     pub harness: HarnessCost,
     /// The ground on which the last attempt stood; `None`: it never began.
@@ -365,6 +416,78 @@ pub struct SampleLedger {
     pub stored: u64,
     /// Ticks that are known to be missing.
     pub gaps: u64,
+}
+
+/// What was expected of a job and what arrived, process by process, and what the host went through.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobLedger {
+    /// Ticks that are missing, by cause; largest first.
+    pub gaps: Vec<GapLedger>,
+    /// Sessions of the workload and the server's own processes, in the order of their numbers; at most 100, those that lack most.
+    pub processes: Vec<ProcessLedger>,
+    /// Processes beyond these.
+    pub more_processes: u32,
+    /// The host meanwhile.
+    pub host: HostLedger,
+}
+
+/// Missing ticks of one cause.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapLedger {
+    /// "suspended", "sampler late", "spool full", …; "unknown": nobody said.
+    pub cause: String,
+    /// How many.
+    pub ticks: u64,
+}
+
+/// Readings of one process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProcessLedger {
+    /// Its number.
+    pub process: u32,
+    /// Its pid.
+    pub pid: u32,
+    /// "main session", "worker 3", or its backend type.
+    pub who: String,
+    /// Ticks from its first reading to its end.
+    pub expected: u64,
+    /// Readings of it.
+    pub stored: u64,
+    /// Longest time between two readings, seconds.
+    pub longest_gap_s: f64,
+    /// When it was seen to be gone, seconds since the attempt started; `None`: it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_s: Option<f64>,
+    /// Most bytes that were swapped out.
+    #[serde(default)]
+    pub swapped_bytes: u64,
+}
+
+/// Trouble of the host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostLedger {
+    /// Share of the time in which some task waited for memory (PSI "some"); `None`: the host does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_pressure: Option<f64>,
+    /// Least MemAvailable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least_available_bytes: Option<u64>,
+    /// Highest load average of a minute, per core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub highest_load_per_core: Option<f64>,
+    /// Mean CPU that the server's processes used, cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_cores: Option<f64>,
+    /// Most bytes that processes of the server had swapped out, all together.
+    #[serde(default)]
+    pub swapped_bytes: u64,
+    /// Jumps of the wall clock by more than a second against the monotonic one: when (seconds since the attempt started) and by how much
+    /// (seconds, forwards positive). At most 20, the largest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clock_jumps: Vec<(f64, f64)>,
+    /// How far the wall clock drifted in all, jumps included, seconds; `None`: not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_drift_s: Option<f64>,
 }
 
 /// What the harness itself cost.

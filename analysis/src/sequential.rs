@@ -109,7 +109,7 @@ pub fn look(mut evidence: RunEvidence, job: JobId) -> JobLook {
     let Some(own) = evidence.jobs.iter().find(|known| known.spec.job == job) else {
         return JobLook::default();
     };
-    if own.spec.arm == Arm::Control {
+    if !matches!(own.spec.arm, Arm::Candidate | Arm::Baseline) {
         return JobLook::default();
     }
     let course = course_of(&own.spec, &own.workload);

@@ -216,12 +216,19 @@ pub fn short_file(path: &str) -> String {
 
 /// Whether a file, as [`short_file`] gives it, is of Rust's library or of a crate that was fetched or generated.
 pub fn is_dependency(file: &str) -> bool {
-    let Some((folder, rest)) = file.split_once('/') else { return false };
+    let Some((folder, rest)) = file.split_once('/') else { return is_bindings(file) };
     let version = folder.rsplit('-').next().unwrap_or_default();
     folder == "library"
         || rest.starts_with("out/")
         || (version.len() < folder.len()
             && version.starts_with(|first: char| first.is_ascii_digit()))
+}
+
+/// `pg18.rs`: pgrx's generated bindings, where a tool gives the file's name alone.
+fn is_bindings(file: &str) -> bool {
+    file.strip_prefix("pg")
+        .and_then(|rest| rest.strip_suffix(".rs"))
+        .is_some_and(|major| !major.is_empty() && major.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn without_hash(name: &str) -> &str {
@@ -316,6 +323,8 @@ mod tests {
             ("/c/release/build/pgrx-pg-sys-d28793/out/pg18.rs", "pgrx-pg-sys/out/pg18.rs", true),
             ("/home/x/pg_tviews/src/refresh/main.rs", "src/refresh/main.rs", false),
             ("src/lib.rs", "src/lib.rs", false),
+            ("pg18.rs", "pg18.rs", true),
+            ("pg_tviews.rs", "pg_tviews.rs", false),
             ("./build/../src/backend/utils/mmgr/aset.c", "aset.c", false),
             ("", "", false),
         ] {

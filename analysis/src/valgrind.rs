@@ -9,10 +9,12 @@
 //! after the extension was loaded will do; at the time of the check is best).
 
 mod address_map;
+mod defined;
 mod lines;
 mod log;
 
 pub use address_map::AddressMap;
+pub use defined::DefinedFunctions;
 pub use lines::OPEN_DESCRIPTOR;
 pub(crate) use lines::frame_at;
 pub use log::{ProcessLog, parse_log};

@@ -8,16 +8,24 @@ mod canary;
 mod cause;
 mod exits;
 mod findings;
+mod growth;
 mod sentence;
 mod sites;
 mod trends;
 
+pub use growth::growth;
+
+use crate::attribution::{attributions, explain};
+use crate::captures::{attach, captures};
 use crate::compare::compare;
 use crate::evidence::RunEvidence;
 use crate::facts::{Facts, gather};
+use crate::horizon::horizon;
 use crate::ledger::job_result;
 use crate::over_time::{OverTime, over_time};
-use crate::result::{BudgetResult, Detects, EvidenceKind, Finding, Owner, RunResult, Verdict};
+use crate::result::{
+    Attribution, BudgetResult, Captured, Detects, EvidenceKind, Finding, Owner, RunResult, Verdict,
+};
 use crate::sites::holders;
 use crate::suppressed::suppressed;
 use pgsoak_proto::job::{Arm, Tool};
@@ -36,6 +44,16 @@ pub fn judge(evidence: &RunEvidence) -> RunResult {
     trends::add(&mut found, &grown, &all);
     canary::decide(&mut found, evidence.plan.canary, &all);
     let detects = detects(&all, &grown);
+    let attributions = attributed(&all);
+    let captures: Vec<Captured> = evidence.jobs.iter().flat_map(captures).collect();
+    for finding in &mut found {
+        if matches!(finding.evidence, EvidenceKind::Rounds | EvidenceKind::Trend)
+            && finding.verdict != Verdict::Pass
+        {
+            explain(finding, &attributions);
+        }
+        attach(finding, &captures);
+    }
     found.extend(floor(evidence, detects));
     if !all.iter().any(|facts| facts.job.spec.arm == Arm::Candidate) {
         found.push(run_finding(
@@ -77,9 +95,29 @@ pub fn judge(evidence: &RunEvidence) -> RunResult {
             .filter_map(|facts| holders(facts.job))
             .collect(),
         suppressed: suppressed(&evidence.jobs),
+        attributions,
+        captures,
+        horizon: horizon(&all, &grown),
         jobs: evidence.jobs.iter().map(job_result).collect(),
         engine: ENGINE,
     }
+}
+
+/// The ledgers of all sound jobs, each beside what heaptrack saw of the same workload and build.
+fn attributed(all: &[Facts<'_>]) -> Vec<Attribution> {
+    let mut ledgers = Vec::new();
+    let judged = |facts: &&Facts<'_>| facts.is_sound() && facts.job.spec.arm != Arm::Canary;
+    for facts in all.iter().filter(judged) {
+        for mut ledger in attributions(facts.job) {
+            let of_heaptrack = all.iter().filter(|other| other.is_same_subject(facts));
+            ledger.heaptrack_bytes_per_operation = of_heaptrack
+                .flat_map(|other| &other.sites)
+                .find(|sites| sites.phase == ledger.phase)
+                .map(|sites| sites.all_bytes_per_operation);
+            ledgers.push(ledger);
+        }
+    }
+    ledgers
 }
 
 /// Whether a finding counts for the run's verdict.

@@ -4,8 +4,9 @@ use crate::exit::Coded;
 use pgsoak_proto::{
     MAX_MESSAGE_BYTES,
     wire::{
-        control_client::ControlClient, fleet_admin_client::FleetAdminClient,
-        history_client::HistoryClient, schedules_client::SchedulesClient,
+        builds_client::BuildsClient, bundles_client::BundlesClient, control_client::ControlClient,
+        fleet_admin_client::FleetAdminClient, history_client::HistoryClient,
+        schedules_client::SchedulesClient,
     },
 };
 use std::time::Duration;
@@ -83,6 +84,20 @@ pub fn fleet_admin(channel: Channel) -> FleetAdminClient<Channel> {
 /// The client of `Schedules` on a channel.
 pub fn schedules(channel: Channel) -> SchedulesClient<Channel> {
     SchedulesClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// The client of `Bundles` on a channel.
+pub fn bundles(channel: Channel) -> BundlesClient<Channel> {
+    BundlesClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// The client of `Builds` on a channel.
+pub fn builds(channel: Channel) -> BuildsClient<Channel> {
+    BuildsClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }

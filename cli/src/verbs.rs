@@ -5,6 +5,8 @@ mod agents;
 mod artifacts;
 mod backup;
 mod baseline;
+mod build;
+mod bundle;
 mod cancel;
 mod check;
 mod compare;
@@ -77,6 +79,10 @@ pub enum Verb {
     Trend(trend::TrendArgs),
     /// Set what runs are compared with when their plan has no baseline arm.
     Baseline(baseline::BaselineArgs),
+    /// Give builds of extensions to the coordinator, which hands them to agents; list, show and remove them.
+    Build(build::BuildArgs),
+    /// Write everything that is stored of a run into a file, or give such a file to a coordinator.
+    Bundle(bundle::BundleArgs),
     /// Stop a run: no process of its jobs is left afterwards.
     Cancel(cancel::CancelArgs),
     /// Run plans by a calendar: nightly, weekly, only in windows, only new builds.
@@ -136,6 +142,8 @@ pub fn dispatch(cli: Cli) -> u8 {
             Verb::Compare(args) => compare::run(args).await,
             Verb::Trend(args) => trend::run(args).await,
             Verb::Baseline(args) => baseline::run(args).await,
+            Verb::Build(args) => build::run(args).await,
+            Verb::Bundle(args) => bundle::run(args).await,
             Verb::Cancel(args) => cancel::run(args).await,
             Verb::Schedule(args) => schedule::run(args).await,
             Verb::Agents(args) => agents::run(args).await,

@@ -12,6 +12,7 @@ pub mod forecast;
 pub mod held;
 pub mod liveness;
 pub mod place;
+pub mod retention;
 pub mod retry;
 pub mod schedule;
 pub mod stages;

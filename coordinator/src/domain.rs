@@ -1,6 +1,7 @@
 //! What the coordinator knows about runs, jobs and agents: states, steps between them, durable records. Pure.
 
 pub mod alert;
+pub mod build;
 pub mod fleet;
 pub mod history;
 pub mod job;

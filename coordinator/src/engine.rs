@@ -3,6 +3,7 @@
 //! A request changes memory and notes what has to be written and said. Then everything noted is written at once, and
 //! only when it is durable are messages sent and callers answered: nobody ever hears of a step that a crash could undo.
 
+pub mod bundle;
 pub mod census;
 pub mod clock;
 pub mod comparing;
@@ -11,10 +12,12 @@ pub mod fleet;
 pub mod handle;
 pub mod judging;
 pub(crate) mod looking;
+pub mod retention;
 pub mod schedules;
 pub mod stored;
 pub mod task;
 
+mod escalation;
 mod look;
 #[cfg(test)]
 mod nights;

@@ -47,13 +47,24 @@ pub struct Counts {
 
 impl Default for Metrics {
     fn default() -> Self {
+        let finished: Family<VerdictLabel, Counter> = Family::default();
+        let messages: Family<DeliveryLabel, Counter> = Family::default();
+        // From the start, at 0: a rate over a series that begins with its first event misses that event.
+        for verdict in ["pass", "fail", "inconclusive", "invalid"] {
+            drop(finished.get_or_create(&VerdictLabel { verdict }));
+        }
+        for channel in ["webhook", "mail"] {
+            for result in ["delivered", "retried", "given_up"] {
+                drop(messages.get_or_create(&DeliveryLabel { channel, result }));
+            }
+        }
         Self(Arc::new(Counts {
-            finished: Family::default(),
+            finished,
             judging: Histogram::new(exponential_buckets(0.01, 4.0, 8)),
             frames: Counter::default(),
             batches_failed: Counter::default(),
             lag: Histogram::new(exponential_buckets(0.001, 4.0, 9)),
-            messages: Family::default(),
+            messages,
         }))
     }
 }

@@ -6,6 +6,8 @@ pub mod server;
 
 mod auth;
 mod backup;
+mod builds;
+mod bundles;
 pub(crate) mod control;
 pub(crate) mod evidence;
 mod fleet;
@@ -15,6 +17,7 @@ mod notify;
 pub(crate) mod report;
 mod schedules;
 mod session;
+mod signatures;
 pub(crate) mod status;
 mod submit;
 mod trend;

@@ -8,6 +8,7 @@
 //! (see `open`).
 
 pub mod artifacts;
+pub mod builds;
 pub mod catalogue;
 pub mod check;
 pub mod copy;
@@ -20,10 +21,13 @@ pub mod value;
 mod acknowledged;
 mod index;
 mod notices;
+mod removal;
 
 use crate::blocking;
+use crate::domain::build::Shelf;
 use crate::domain::record::{AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord};
 use crate::store::artifacts::{ArtifactError, ArtifactWrite, Artifacts, Received};
+use crate::store::builds::BuildFiles;
 use crate::store::catalogue::{Batch, Catalogue, Loaded};
 use crate::store::copy::{CopyPart, CopySummary};
 use crate::store::evidence::{Append, AppendError, Appended, EvidenceWriter};
@@ -87,6 +91,8 @@ pub struct Store {
     runs: Arc<RunDbs>,
     evidence: EvidenceWriter,
     artifacts: Artifacts,
+    builds: BuildFiles,
+    shelf: Shelf,
 }
 
 pub(crate) fn ends(
@@ -133,7 +139,18 @@ impl Store {
             let runs = Arc::new(RunDbs::new(data.join("runs"))?);
             let evidence = EvidenceWriter::start(Arc::clone(&runs))?;
             let artifacts = Artifacts::start(data.join("artifacts"))?;
-            Ok(Self { catalogue, runs, evidence, artifacts })
+            let builds = BuildFiles::new(data.join("builds"));
+            let shelf = Shelf::default();
+            match catalogue.builds() {
+                Ok(known) => {
+                    builds.tidy(&known);
+                    shelf.set(known);
+                }
+                Err(error) => tracing::warn!(%error, "the builds cannot be read"),
+            }
+            let store = Self { catalogue, runs, evidence, artifacts, builds, shelf };
+            store.tidy();
+            Ok(store)
         });
         match opened.await {
             Ok(result) => result,

@@ -143,6 +143,7 @@ fn record(run: RunId) -> RunRecord {
         jobs: (0..500).map(|_| JobId::issue()).collect(),
         jobs_over: 0,
         notes: Vec::new(),
+        escalations: Vec::new(),
         labels: std::collections::BTreeMap::new(),
         priority: 50,
     }
@@ -156,6 +157,7 @@ async fn the_catalogue_keeps_large_records_and_names_damaged_ones() {
     let input = RunInput {
         plan_toml: "x = 1\n".repeat(50_000),
         workloads: BTreeMap::from([("w".to_owned(), "y".repeat(200_000))]),
+        ..RunInput::default()
     };
     let mut batch = Batch::default();
     for run in [&good, &bad] {

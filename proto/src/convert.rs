@@ -4,6 +4,7 @@
 //! the contract allows is cut at a character boundary, a stack at its depth, a number at the range of its field, so that
 //! one overlong message of a server can never make a frame that the other side refuses for ever.
 
+mod captures;
 mod evidence;
 mod job;
 mod leaks;
@@ -11,6 +12,7 @@ mod samples;
 mod session;
 mod sites;
 
+pub use captures::{MAX_CAPTURE_STATEMENTS, MAX_CAPTURE_TEXT_BYTES};
 pub use evidence::{MAX_ANSWER_BYTES, MAX_LOG_TAIL_BYTES};
 pub use leaks::MAX_STACK_DEPTH;
 pub use samples::sample_columns;

@@ -2,8 +2,11 @@
 //!
 //! Mirrors `evidence.proto`; units are in the names. Sample columns are decoded here (absolute values, not differences).
 
+mod captured;
 mod sites;
+mod thinned;
 
+pub use captured::{AllocatorUse, Capture, CaptureCause, ProofOfLife};
 pub use sites::{
     AllocationSite, MAX_SITE_MARKS, MAX_SITE_POINTS, MAX_SITES, SiteDigest, SiteMark, SitePoint,
 };
@@ -56,6 +59,8 @@ pub enum Body {
     SiteDigest(SiteDigest),
     /// What memcheck says when a process ends.
     MemcheckExit(MemcheckExit),
+    /// What a process held while it worked.
+    Capture(Capture),
 }
 
 /// The ground on which the attempt stands.
@@ -113,6 +118,8 @@ pub struct Samples {
     pub processes: Vec<ProcessSamples>,
     /// The host; each column has one value per row or is empty.
     pub host: HostSamples,
+    /// Ticks that a full spool took out again: known to be missing.
+    pub left_out: u64,
 }
 
 /// One process over rows `first_row ..`. Every column has the same length or is empty (not read).
@@ -157,6 +164,8 @@ pub struct HostSamples {
     pub cgroup_kib: Vec<u64>,
     /// Operations done by all loop workers so far.
     pub operations: Vec<u64>,
+    /// The host's wall clock, milliseconds since 1970; empty: of an older agent.
+    pub clock_ms: Vec<u64>,
 }
 
 /// How a phase works.
@@ -220,6 +229,9 @@ pub struct AtRest {
     pub rows: u64,
     /// After malloc_trim; 0: not done.
     pub trimmed_rss_anon_bytes: u64,
+    /// Malloc's own books; `None`: not asked, or not possible here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocator: Option<AllocatorUse>,
 }
 
 /// All memory contexts of one name in a backend.
@@ -372,6 +384,9 @@ pub struct ToolCoverage {
     pub backend_us: u64,
     /// Of these, under the tool.
     pub backend_us_seen: u64,
+    /// Whether the tool shows a known allocation of each session; `None`: not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ProofOfLife>,
 }
 
 /// Samples that were due and are not there.
@@ -410,4 +425,25 @@ pub struct AttemptEnded {
     pub statement: String,
     /// Its SQLSTATE; empty: none.
     pub sqlstate: String,
+}
+
+// === impl AttemptEnded ===
+
+impl AttemptEnded {
+    /// An end of which nothing else is known: no ticks, no costs, no statement.
+    pub fn bare(outcome: Outcome, reason: String) -> Self {
+        Self {
+            outcome,
+            reason,
+            server_log_tail: String::new(),
+            ticks: 0,
+            ticks_sampled: 0,
+            sampler_cpu_us: 0,
+            process_samples: 0,
+            runner_cpu_us: 0,
+            runner_peak_rss_bytes: 0,
+            statement: String::new(),
+            sqlstate: String::new(),
+        }
+    }
 }

@@ -10,6 +10,7 @@ use pgsoak_proto::wire;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::select;
 use prost::Message;
 use std::time::Duration;
 
@@ -142,15 +143,30 @@ fn process_samples(number: u32, rows: usize) -> BoxedStrategy<ProcessSamples> {
 fn samples() -> BoxedStrategy<Samples> {
     let strategy = {
         (1_usize..12).prop_flat_map(|rows| {
-            let host = (column(rows), column(rows), column(rows), column(rows), column(rows))
+            let host = (
+                column(rows),
+                column(rows),
+                column(rows),
+                column(rows),
+                column(rows),
+                column(rows),
+            )
                 .prop_map(
-                    |(available_kib, pressure_some_us, load_centi, cgroup_kib, operations)| {
+                    |(
+                        available_kib,
+                        pressure_some_us,
+                        load_centi,
+                        cgroup_kib,
+                        operations,
+                        clock_ms,
+                    )| {
                         HostSamples {
                             available_kib,
                             pressure_some_us,
                             load_centi,
                             cgroup_kib,
                             operations,
+                            clock_ms,
                         }
                     },
                 );
@@ -169,9 +185,13 @@ fn samples() -> BoxedStrategy<Samples> {
                 values
             });
             let processes = (process_samples(0, rows), process_samples(7, rows));
-            (ticks, elapsed, processes, host).prop_map(|(ticks, elapsed_us, processes, host)| {
-                Samples { ticks, elapsed_us, processes: vec![processes.0, processes.1], host }
-            })
+            (ticks, elapsed, processes, host).prop_map(
+                |(ticks, elapsed_us, processes, host): (Vec<u64>, _, _, _)| {
+                    let left_out = ticks.len() as u64 % 3;
+                    let processes = vec![processes.0, processes.1];
+                    Samples { ticks, elapsed_us, processes, host, left_out }
+                },
+            )
         })
     };
     strategy.boxed()
@@ -206,8 +226,9 @@ fn started() -> BoxedStrategy<AttemptStarted> {
 fn at_rest() -> BoxedStrategy<AtRest> {
     let strategy = {
         let contexts = btree_map(word(), (any::<u64>(), any::<u64>(), 1..=u32::MAX), 0..6);
-        (any::<[u32; 4]>(), any::<[u64; 5]>(), contexts).prop_map(|(small, large, contexts)| {
-            AtRest {
+        let allocator = option::of(any::<[u64; 3]>());
+        (any::<[u32; 4]>(), any::<[u64; 5]>(), contexts, allocator).prop_map(
+            |(small, large, contexts, allocator)| AtRest {
                 session: small[0],
                 process: small[1],
                 phase: small[2],
@@ -226,9 +247,45 @@ fn at_rest() -> BoxedStrategy<AtRest> {
                 pss_anon_bytes: large[2],
                 rows: large[3],
                 trimmed_rss_anon_bytes: large[4],
-            }
-        })
+                allocator: allocator.map(|[in_use_bytes, free_bytes, took_us]| AllocatorUse {
+                    in_use_bytes,
+                    free_bytes,
+                    took_us,
+                }),
+            },
+        )
     };
+    strategy.boxed()
+}
+
+fn capture() -> BoxedStrategy<Capture> {
+    let contexts = btree_map(word(), (any::<u64>(), any::<u64>(), 1..=u32::MAX), 0..6);
+    let cause = select(vec![CaptureCause::Periodic, CaptureCause::Suspect, CaptureCause::Later]);
+    let words = ("\\PC{0,50}", vec("\\PC{0,50}", 0..8), "\\PC{0,50}");
+    let strategy =
+        (any::<u32>(), option::of(any::<u32>()), cause, contexts, words, any::<[u64; 3]>())
+            .prop_map(|(process, session, cause, contexts, (reason, statements, missing), n)| {
+                Capture {
+                    process,
+                    session,
+                    cause,
+                    reason,
+                    operations: n[0],
+                    rss_anon_bytes: n[1],
+                    contexts: contexts
+                        .into_iter()
+                        .map(|(name, (used_bytes, total_bytes, count))| ContextUse {
+                            name,
+                            used_bytes,
+                            total_bytes,
+                            count,
+                        })
+                        .collect(),
+                    statements,
+                    missing,
+                    took_us: n[2],
+                }
+            });
     strategy.boxed()
 }
 
@@ -370,12 +427,17 @@ fn body() -> BoxedStrategy<Body> {
             .prop_map(|(what, count, stack)| MemcheckError { what, count, stack });
         let errors = (any::<u32>(), vec(error, 0..5))
             .prop_map(|(process, errors)| MemcheckErrors { process, errors });
-        let coverage = (any::<[u32; 2]>(), any::<[u64; 2]>()).prop_map(|(p, us)| ToolCoverage {
-            processes_expected: p[0],
-            processes_seen: p[1],
-            backend_us: us[0],
-            backend_us_seen: us[1],
+        let proof = option::of((any::<u32>(), any::<u32>())).prop_map(|proof| {
+            proof.map(|(a, b)| ProofOfLife { sessions: a.max(b), shown: a.min(b) })
         });
+        let coverage =
+            (any::<[u32; 2]>(), any::<[u64; 2]>(), proof).prop_map(|(p, us, proof)| ToolCoverage {
+                processes_expected: p[0],
+                processes_seen: p[1],
+                backend_us: us[0],
+                backend_us_seen: us[1],
+                proof,
+            });
         let gap = (0..MAX, 1..MAX, "\\PC{0,20}").prop_map(|(first_tick, ticks, cause)| Gap {
             first_tick,
             ticks,
@@ -395,6 +457,7 @@ fn body() -> BoxedStrategy<Body> {
             coverage.prop_map(Body::Coverage).boxed(),
             gap.prop_map(Body::Gap).boxed(),
             ended().prop_map(Body::Ended).boxed(),
+            capture().prop_map(Body::Capture).boxed(),
         ]
     };
     strategy.boxed()
@@ -645,7 +708,7 @@ proptest! {
         let host = wire::HostColumns { load_centi: elapsed_us.clone(), ..Default::default() };
         let batch = wire::SampleBatch {
             first_tick, tick_deltas, elapsed_us, processes: vec![process], host: Some(host),
-        };
+        left_out: 0, };
         let _ = Samples::try_from(batch);
     }
 }
@@ -666,6 +729,7 @@ fn a_batch() -> wire::SampleBatch {
         elapsed_us: vec![5_000_000, 1_000_000, 2_000_000],
         processes: vec![process],
         host: None,
+        left_out: 0,
     }
 }
 

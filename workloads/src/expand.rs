@@ -166,7 +166,7 @@ fn canaries(
 }
 
 /// Jobs that one `[[job]]` comes to.
-fn size(job: &PlanJob) -> usize {
+pub(crate) fn size(job: &PlanJob) -> usize {
     let replicas = usize::try_from(job.replicas).unwrap_or(usize::MAX);
     job.workloads
         .len()

@@ -32,6 +32,8 @@ pub struct Floor {
     pub bytes_per_operation: Option<f64>,
     /// `[floor] bytes_per_second`.
     pub bytes_per_second: Option<f64>,
+    /// `[floor] coverage`: share of the backends' seconds that a tool must have seen, in (0, 1]; `None`: 0.99.
+    pub coverage: Option<f64>,
 }
 
 /// One `[[job]]`, with the defaults filled in. Lists expand to a matrix.
@@ -69,6 +71,8 @@ pub struct PlanJob {
     pub on_lost: OnLost,
     /// Suppressions for memcheck, and how massif counts.
     pub options: ToolOptions,
+    /// Where the candidate grows under `plain`, memcheck and heaptrack are added.
+    pub escalate: bool,
 }
 
 // === impl Plan ===

@@ -93,6 +93,20 @@ fn limit_to(path: &Path, most: u64) -> io::Result<bool> {
     Ok(true)
 }
 
+/// What was written from this byte on, at most 4 MiB; all there is when the log was cut meanwhile. Empty when there is no log.
+pub fn tail_from(path: &Path, from: u64) -> String {
+    const MOST: u64 = 4 << 20;
+    let read = || -> io::Result<String> {
+        let mut file = File::open(path)?;
+        let from = if file.metadata()?.len() < from { 0 } else { from };
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(MOST).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    read().unwrap_or_default()
+}
+
 fn read_tail(path: &Path, most: u64) -> io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();

@@ -1,5 +1,6 @@
 //! Processes by pid and start time, and those that have to do with a folder.
 
+use crate::folder::group;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -66,18 +67,31 @@ fn start_time(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// Every process whose working folder, program or root lies in `dir`; this process excepted. As root all are seen, else
-/// those of the same user.
+/// The environment of a job's processes holds the job's folder under this name, so that one that has left session, folder and
+/// parent is still known.
+pub const MARK: &str = "PGSOAK_JOB";
+
+/// Every process of the job in `dir`; this process excepted: whose working folder, program or root lies there, whose environment
+/// names it, or who is in its cgroup. As root all are seen, else those of the same user.
 pub fn processes_left(dir: &Path) -> Vec<ProcessKey> {
     // The kernel's links hold no links.
     let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    let mark = [MARK.as_bytes(), b"=", dir.as_os_str().as_bytes()].concat();
+    let members = group::members(&dir);
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != std::process::id() && works_in(*pid, &dir))
+        .filter(|pid| members.contains(pid) || works_in(*pid, &dir) || is_marked(*pid, &mark))
+        .filter(|pid| *pid != std::process::id())
         .filter_map(ProcessKey::of)
         .collect()
+}
+
+fn is_marked(pid: u32, mark: &[u8]) -> bool {
+    // Of another user, or a thread of the kernel: not ours.
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|entry| entry == mark))
 }
 
 fn works_in(pid: u32, dir: &Path) -> bool {
@@ -151,6 +165,30 @@ mod tests {
         other.wait().unwrap();
         assert!(!alive.is_alive());
         assert!(!alive.signal(Signal::TERM), "nobody is there");
+    }
+
+    #[test]
+    fn a_process_that_left_session_and_folder_is_known_by_its_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = fs::canonicalize(dir.path()).unwrap();
+        let mut escaped = Command::new("setsid")
+            .args(["sleep", "600"])
+            .current_dir("/")
+            .env(MARK, &place)
+            .spawn()
+            .unwrap();
+        let other = dir.path().join("other");
+        fs::create_dir(&other).unwrap();
+        for _ in 0..200 {
+            if processes_left(dir.path()).len() == 1 {
+                break;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        assert_eq!(processes_left(&other), [], "a folder inside is another one");
+        assert_eq!(processes_left(dir.path()).len(), 1);
+        assert_eq!(kill_left(dir.path()), []);
+        assert!(!escaped.wait().unwrap().success());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Owned and polled by the daemon's task. Decides nothing but when to try again.
 
-use crate::config::Endpoint;
+use crate::config::{Endpoint, Token};
 use crate::link::surroundings::Dial;
 use futures_util::stream::{self, PollNext, Stream};
 use hyper_util::rt::TokioIo;
@@ -100,12 +100,12 @@ impl Outbox {
 
 /// Adds the agent's token to what it asks.
 #[derive(Clone, Debug)]
-struct Bearer(Option<MetadataValue<Ascii>>);
+pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
 
 impl Bearer {
     /// A token that cannot be sent is none: the coordinator says that it misses one.
-    fn new(token: Option<&str>) -> Self {
-        let value = token.and_then(|token| format!("Bearer {}", token.trim()).parse().ok());
+    pub fn new(token: Option<&Token>) -> Self {
+        let value = token.and_then(|token| format!("Bearer {}", token.expose()).parse().ok());
         Self(value.map(|mut value: MetadataValue<Ascii>| {
             value.set_sensitive(true);
             value
@@ -130,7 +130,7 @@ impl Link {
         agent: AgentId,
         endpoint: Endpoint,
         dial: Option<Dial>,
-        token: Option<&str>,
+        token: Option<&Token>,
     ) -> Self {
         let bearer = Bearer::new(token);
         let state = State::Waiting(Box::pin(tokio::time::sleep(Duration::ZERO)));
@@ -245,7 +245,7 @@ async fn open(
     Ok(answer.into_inner())
 }
 
-async fn connect(
+pub(super) async fn connect(
     endpoint: &Endpoint,
     dial: Option<Dial>,
 ) -> Result<Channel, tonic::transport::Error> {

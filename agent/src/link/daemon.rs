@@ -9,13 +9,14 @@ use crate::link::connect::{Link, LinkEvent, Outbox};
 use crate::link::guard::LoadGuard;
 use crate::link::job::{JobEnd, JobHandle, JobTask, Order, Runner, no_progress};
 use crate::link::launch::LaunchError;
+use crate::link::packages::Packages;
 use crate::link::runners::Started;
 use crate::link::surroundings::Surroundings;
 use crate::spool;
 use pgsoak_proto::PROTOCOL;
 use pgsoak_proto::chain::chain;
 use pgsoak_proto::id::AgentId;
-use pgsoak_proto::job::{Lease, Tool};
+use pgsoak_proto::job::{BuildRef, Lease, Tool};
 use pgsoak_proto::session::{
     Assignment, Capabilities, CoordinatorMessage, Heartbeat, HeldJob, Hello, HighWater, Refusal,
     Welcome,
@@ -50,6 +51,7 @@ pub struct Daemon {
     config: Arc<AgentConfig>,
     agent: AgentId,
     surroundings: Surroundings,
+    packages: Arc<Packages>,
     capabilities: Option<(Arc<Capabilities>, Instant)>,
     link: Link,
     /// Of the session that is open or being opened.
@@ -84,11 +86,12 @@ impl Daemon {
     ) -> Result<Self, folder::FolderError> {
         folder::remove_half_made(&config.data_dir)?;
         let mut daemon = Self {
+            packages: Arc::new(Packages::new(&config.data_dir, config.token.as_ref())),
             link: Link::new(
                 agent,
                 config.coordinator.clone(),
                 surroundings.dial.clone(),
-                config.token.as_deref(),
+                config.token.as_ref(),
             ),
             guard: LoadGuard { max_load_percent: config.max_load_percent },
             config: Arc::new(config),
@@ -360,8 +363,28 @@ impl Daemon {
         let config = Arc::clone(&self.config);
         let tool = assignment.spec.tool;
         let runners = Arc::clone(&self.surroundings.runners);
-        blocking::spawn_in(&mut self.launches, move || {
-            (lease, tool, runners.launch(&config, &capabilities, assignment))
+        if !matches!(assignment.spec.build, BuildRef::Release { .. }) {
+            blocking::spawn_in(&mut self.launches, move || {
+                (lease, tool, runners.launch(&config, &capabilities, assignment))
+            });
+            return;
+        }
+        let (packages, dial) = (Arc::clone(&self.packages), self.surroundings.dial.clone());
+        self.launches.spawn(async move {
+            let endpoint = config.coordinator.clone();
+            let placed = packages.place(&endpoint, dial, &capabilities, assignment.spec).await;
+            let launched = match placed {
+                Ok(spec) => {
+                    let assignment = Assignment { lease, spec };
+                    let launch = move || runners.launch(&config, &capabilities, assignment);
+                    blocking::spawn(launch).await.unwrap_or_else(|error| {
+                        // As where it is not awaited here: a panic is the daemon's.
+                        std::panic::resume_unwind(error.into_panic())
+                    })
+                }
+                Err(error) => Err(error.into()),
+            };
+            (lease, tool, launched)
         });
     }
 

@@ -2,7 +2,8 @@
 //! they outlive the daemon.
 
 use crate::config::AgentConfig;
-use crate::folder::{Assignment, FolderError, JobFolder};
+use crate::folder::{Assignment, FolderError, JobFolder, MARK, group};
+use crate::link::packages::PackageFetchError;
 use crate::privilege::{self, User};
 use pgsoak_proto::job::PostgresRef;
 use pgsoak_proto::session::{self, Capabilities};
@@ -58,6 +59,9 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    /// The package of its build is not there.
+    #[error(transparent)]
+    Package(#[from] PackageFetchError),
     /// The agent's settings name no program.
     #[error("the agent's settings name no program that runs a job")]
     NoRunner,
@@ -189,6 +193,7 @@ fn start(
         .args(arguments)
         .arg(folder.path())
         .current_dir(folder.path())
+        .env(MARK, folder.path())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -205,7 +210,14 @@ fn start(
             .env("USER", &user.name)
             .env("LOGNAME", &user.name);
     }
-    command.spawn()
+    let child = command.spawn()?;
+    // It has not started anything yet: what it starts is in the group with it.
+    if let (Some(group), Some(pid)) = (group::make(folder.path()), child.id())
+        && !group::enter(&group, pid)
+    {
+        tracing::debug!(group = %group.display(), pid, "the runner is not in the job's cgroup");
+    }
+    Ok(child)
 }
 
 fn setsid() -> Option<PathBuf> {

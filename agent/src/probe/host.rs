@@ -2,6 +2,7 @@
 
 use crate::probe::{HostSample, cgroup, kernel, parse};
 use rustix::fd::OwnedFd;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Reads the host. What the host does not have stays `None` for good.
 #[derive(Debug)]
@@ -40,6 +41,10 @@ impl HostReader {
             pressure_some_us: read(&self.pressure, &parse::pressure_some_us),
             load_centi: read(&self.load, &parse::load_centi),
             cgroup_kib: read(&self.cgroup, &parse::first_number).map(|bytes| bytes / 1024),
+            clock_ms: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .ok()
+                .and_then(|since| u64::try_from(since.as_millis()).ok()),
         }
     }
 }
@@ -53,5 +58,6 @@ mod tests {
         let read = HostReader::open(std::process::id()).read(&mut vec![0; 16 << 10]);
         assert!(read.available_kib.unwrap() > 0);
         assert!(read.load_centi.is_some());
+        assert!(read.clock_ms.unwrap() > 1_700_000_000_000);
     }
 }

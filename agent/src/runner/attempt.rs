@@ -34,6 +34,9 @@ use tokio::runtime::Runtime;
 /// seconds, reading and compressing reports up to minutes.
 const WIND_UP_LIMIT: Duration = Duration::from_secs(180);
 
+/// Between two looks of the watchdog.
+const WATCH_EVERY: Duration = Duration::from_secs(5);
+
 /// How long the runtime is waited for at the very end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -172,7 +175,11 @@ fn watchdog(order: &Order) -> Result<(), OpenError> {
     std::thread::Builder::new()
         .name("watchdog".to_owned())
         .spawn(move || {
-            std::thread::sleep(limit);
+            // Asleep with the host: looked at again when it wakes.
+            let end = stop::since_boot().saturating_add(limit);
+            while let Some(left) = end.checked_sub(stop::since_boot()).filter(|left| !left.is_zero()) {
+                std::thread::sleep(left.min(WATCH_EVERY));
+            }
             tracing::error!(folder = %folder.display(), "the attempt does not end: killing what is left");
             orphans::kill_now();
             folder::kill_left(&folder);

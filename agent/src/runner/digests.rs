@@ -8,13 +8,15 @@ use crate::runner::profiles::profiles;
 use crate::runner::record::Life;
 use crate::sampler::POSTMASTER;
 use crate::tools::Tooling;
-use pgsoak_analysis::valgrind::parse_log;
+use pgsoak_analysis::valgrind::{DefinedFunctions, parse_log};
 use pgsoak_proto::evidence::{
-    Body, LeakCheck, LeakKind, LeakRecord, MemcheckErrors, MemcheckExit, ToolCoverage,
+    Body, LeakCheck, LeakKind, LeakRecord, MemcheckErrors, MemcheckExit, ProofOfLife, ToolCoverage,
 };
 use pgsoak_proto::job::Tool;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -36,10 +38,19 @@ pub fn digests(
         }
     };
     let mut frames = Vec::new();
+    let mut reports_of_exit: BTreeSet<u32> = BTreeSet::new();
     if let (Some(memcheck), Some(instruments)) = (tooling.memcheck(), instruments) {
+        let libraries = own_libraries(tooling);
+        let defined = DefinedFunctions::of(libraries.iter().map(PathBuf::as_path));
         for life in lives.values().filter(|life| seen.contains(&life.who.pid)) {
             match memcheck.log(life.who.pid) {
-                Ok(text) => frames.extend(of_memcheck(&text, life, instruments)),
+                Ok(text) => {
+                    let (found, has_summary) = of_memcheck(&text, life, instruments, &defined);
+                    frames.extend(found);
+                    if has_summary {
+                        reports_of_exit.insert(life.who.pid);
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(pid = life.who.pid, %error, "cannot read memcheck's log");
                 }
@@ -57,12 +68,53 @@ pub fn digests(
     let is_expected =
         |life: &Life| tooling.tool != Tool::Heaptrack || life.who.backend_type != POSTMASTER;
     let expected: Vec<&Life> = lives.values().filter(|life| is_expected(life)).collect();
-    frames.push(Body::Coverage(coverage(&expected, is_seen, now)));
+    let mut coverage = coverage(&expected, is_seen, now);
+    coverage.proof = (tooling.tool != Tool::Plain).then(|| {
+        proof(&expected, |life| match tooling.tool {
+            Tool::Plain => true,
+            Tool::Memcheck => {
+                instruments.is_some_and(|known| known.is_alive(life.who.pid))
+                    || reports_of_exit.contains(&life.who.pid)
+            }
+            Tool::Heaptrack | Tool::Massif => profiles.alive.contains(&life.who.pid),
+        })
+    });
+    frames.push(Body::Coverage(coverage));
     frames
 }
 
-fn of_memcheck(text: &str, life: &Life, instruments: &Instruments) -> Vec<Body> {
-    let log = parse_log(text, &instruments.map_of(life.who.pid));
+/// The extension's libraries: what was copied into the private tree. What is installed is linked there.
+fn own_libraries(tooling: &Tooling) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> =
+        tooling.folder.parent().map(|job| job.join("tree")).into_iter().collect();
+    let mut libraries = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            // Not followed: a link to a folder of the installation is no folder here.
+            let Ok(kind) = entry.file_type() else { continue };
+            let path = entry.path();
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_file() && path.extension().is_some_and(|end| end == "so") {
+                libraries.push(path);
+            }
+        }
+    }
+    libraries
+}
+
+/// The frames of a process's log, and whether it tells at its exit of blocks that were still reachable: every backend has some.
+fn of_memcheck(
+    text: &str,
+    life: &Life,
+    instruments: &Instruments,
+    defined: &DefinedFunctions,
+) -> (Vec<Body>, bool) {
+    let mut log = parse_log(text, &instruments.map_of(life.who.pid));
+    let leaks = log.leaks.iter_mut().map(|record| &mut record.stack);
+    for stack in leaks.chain(log.errors.iter_mut().map(|error| &mut error.stack)) {
+        defined.complete(stack);
+    }
     let process = life.who.process;
     let mut frames = Vec::new();
     let lost = |record: &&LeakRecord| {
@@ -77,6 +129,7 @@ fn of_memcheck(text: &str, life: &Life, instruments: &Instruments) -> Vec<Body> 
     if !exit.records.is_empty() || !exit.suppressions.is_empty() {
         frames.push(Body::MemcheckExit(exit));
     }
+    let has_summary = log.summary.is_some_and(|summary| summary.reachable.bytes > 0);
     if let Some(session) = life.who.session
         && log.summary.is_some()
     {
@@ -95,7 +148,17 @@ fn of_memcheck(text: &str, life: &Life, instruments: &Instruments) -> Vec<Body> 
     if !log.errors.is_empty() {
         frames.push(Body::MemcheckErrors(MemcheckErrors { process, errors: log.errors }));
     }
-    frames
+    (frames, has_summary)
+}
+
+/// Of how many sessions the tool shows something that must be there.
+fn proof(lives: &[&Life], is_alive: impl Fn(&Life) -> bool) -> ProofOfLife {
+    let mut proof = ProofOfLife::default();
+    for life in lives.iter().filter(|life| life.who.session.is_some()) {
+        proof.sessions = proof.sessions.saturating_add(1);
+        proof.shown = proof.shown.saturating_add(u32::from(is_alive(life)));
+    }
+    proof
 }
 
 /// Under plain the sampler is all there is, and it saw every process that it speaks of.
@@ -105,6 +168,7 @@ fn coverage(lives: &[&Life], is_seen: impl Fn(&Life) -> bool, now: Duration) -> 
         processes_seen: 0,
         backend_us: 0,
         backend_us_seen: 0,
+        proof: None,
     };
     for life in lives {
         let lived = life.ended_at.unwrap_or(now).saturating_sub(life.appeared_at);
@@ -139,6 +203,15 @@ mod tests {
     }
 
     #[test]
+    fn proof_of_life_is_asked_of_sessions_alone() {
+        let lives =
+            [life(0, None, 0, None), life(1, Some(0), 10, Some(40)), life(2, Some(1), 20, None)];
+        let lives: Vec<&Life> = lives.iter().map(|(_, life)| life).collect();
+        let proof = proof(&lives, |life| life.who.process == 2);
+        assert_eq!(proof, ProofOfLife { sessions: 2, shown: 1 });
+    }
+
+    #[test]
     fn coverage_counts_the_time_of_sessions_alone() {
         let lives =
             [life(0, None, 0, None), life(1, Some(0), 10, Some(40)), life(2, Some(1), 20, None)];
@@ -151,7 +224,8 @@ mod tests {
                 processes_expected: 3,
                 processes_seen: 2,
                 backend_us: 110,
-                backend_us_seen: 80
+                backend_us_seen: 80,
+                proof: None,
             }
         );
     }

@@ -9,6 +9,7 @@ use crate::runner::course::Step;
 use crate::runner::fault::Fault;
 use crate::runner::fault::line_of;
 use crate::runner::instruments::Instruments;
+use crate::runner::lookout::Lookout;
 use crate::runner::progress::Progress;
 use crate::runner::record::Record;
 use crate::sampler::SamplerGone;
@@ -53,6 +54,8 @@ pub struct Engine {
     pub sampler: SamplerHandle,
     /// The tool.
     pub instruments: Arc<Instruments>,
+    /// Watches the processes of loops; under plain alone.
+    pub lookout: Option<Lookout>,
     /// For people.
     pub progress: Progress,
     /// Operations done by all loop workers so far.
@@ -78,6 +81,8 @@ pub struct Place {
     pub rows: u64,
     /// Whether the allocator then gives back what it can: where the session does nothing more, or its residual is judged.
     pub is_trimmed: bool,
+    /// Whether the allocator is asked for its books first.
+    pub wants_books: bool,
 }
 
 impl Engine {
@@ -112,8 +117,14 @@ impl Engine {
 
     async fn once(&mut self, step: &Step, is_last: bool) -> Result<(), Fault> {
         self.started(step, 0)?;
-        let before =
-            Place { phase: step.phase, round: 0, operations: 0, rows: 0, is_trimmed: false };
+        let before = Place {
+            phase: step.phase,
+            round: 0,
+            operations: 0,
+            rows: 0,
+            is_trimmed: false,
+            wants_books: false,
+        };
         self.read(&self.main, before).await.map_err(|fault| self.placed(step, fault))?;
         self.sample().await?;
         let vars = Vars { n: 1, worker: 0, round: 1, seed: self.spec.seed };
@@ -192,11 +203,8 @@ impl Engine {
             .ok_or_else(lost)?;
         let contexts =
             rest::contexts(session, self.major).await.map_err(|error| self.outside(error))?;
-        let trimmed_rss_anon_bytes = if place.is_trimmed {
-            self.instruments.trimmed(session.pid()).await.unwrap_or(0)
-        } else {
-            0
-        };
+        let (allocator, trimmed) = self.instruments.allocator(session.pid(), place).await;
+        let trimmed_rss_anon_bytes = trimmed.unwrap_or(0);
         self.progress.rss_anon(rss_anon_bytes);
         self.record.write(&Body::AtRest(AtRest {
             session: session.number(),
@@ -209,6 +217,7 @@ impl Engine {
             pss_anon_bytes: 0,
             rows: place.rows,
             trimmed_rss_anon_bytes,
+            allocator,
         }))?;
         if let Some(check) = self.instruments.leak_check(session, process, place).await? {
             self.record.write(&Body::LeakCheck(check))?;

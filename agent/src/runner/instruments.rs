@@ -8,18 +8,18 @@ use crate::runner::engine::Place;
 use crate::runner::fault::Fault;
 use crate::runner::marks::Marks;
 use crate::tools::Tooling;
+use crate::tools::allocator::{Visit, Visited, visit};
 use crate::tools::memcheck::Check;
 use crate::tools::memcheck::CheckError;
-use crate::tools::trim::malloc_trim;
 use crate::workers::failure::WorkError;
 use crate::workers::rest;
 use crate::workers::session::Session;
 use pgsoak_analysis::valgrind::{AddressMap, parse_leak_check};
 use pgsoak_proto::chain::chain;
-use pgsoak_proto::evidence::{LeakCheck, SiteMark};
+use pgsoak_proto::evidence::{AllocatorUse, LeakCheck, SiteMark};
 use pgsoak_proto::job::Tool;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -45,6 +45,8 @@ struct Maps {
     postmaster: AddressMap,
     /// By pid; a backend that is here has had its first check. With the place of its last one.
     checked: BTreeMap<u32, (AddressMap, Place)>,
+    /// Backends of which a check told of blocks: every backend has some.
+    alive: BTreeSet<u32>,
 }
 
 impl Instruments {
@@ -74,7 +76,13 @@ impl Instruments {
             .map_err(|error| of_check(&error, session))?;
         let map = AddressMap::from_maps(&answer.maps);
         let parsed = parse_leak_check(&answer.text, &map);
-        self.maps().checked.insert(pid, (map, place));
+        {
+            let mut maps = self.maps();
+            maps.checked.insert(pid, (map, place));
+            if parsed.complete && parsed.summary.reachable.bytes > 0 {
+                maps.alive.insert(pid);
+            }
+        }
         Ok(Some(LeakCheck {
             session: session.number(),
             process,
@@ -149,17 +157,25 @@ impl Instruments {
         self.maps().checked.get(&pid).map(|(_, place)| *place)
     }
 
+    /// Whether a check of this backend told of blocks that it holds.
+    pub fn is_alive(&self, pid: u32) -> bool {
+        self.maps().alive.contains(&pid)
+    }
+
     fn maps(&self) -> MutexGuard<'_, Maps> {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// RssAnon plus swap of a backend after its allocator gave back what it can, in bytes; `None`: not possible here.
-    /// Under a tool that replaces the allocator there is nothing to trim.
-    pub async fn trimmed(&self, pid: u32) -> Option<u64> {
-        if self.tooling.tool != Tool::Plain || !malloc_trim(pid).await {
-            return None;
+    /// Asks a backend's allocator what the place wants of it: its books, and RssAnon plus swap in bytes after it gave back what it can. Under a tool that
+    /// replaces the allocator, and where it is not possible, neither is known.
+    pub async fn allocator(&self, pid: u32, place: Place) -> (Option<AllocatorUse>, Option<u64>) {
+        if self.tooling.tool != Tool::Plain {
+            return (None, None);
         }
-        rss_anon_now(pid).ok().flatten()
+        let wanted = Visit { books: place.wants_books, trim: place.is_trimmed };
+        let Visited { books, is_trimmed } = visit(pid, &self.tooling.folder, wanted).await;
+        let trimmed = if is_trimmed { rss_anon_now(pid).ok().flatten() } else { None };
+        (books, trimmed)
     }
 }
 

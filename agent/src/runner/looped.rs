@@ -10,6 +10,7 @@ use crate::runner::engine::Place;
 use crate::runner::fault::Fault;
 use crate::workers::failure::WorkError;
 use crate::workers::rest;
+use crate::workers::rounds::BooksPlan;
 use crate::workers::rounds::RoundPlan;
 use crate::workers::worker::LoopWork;
 use crate::workers::worker::OnConnect;
@@ -33,11 +34,27 @@ use tokio_util::task::AbortOnDropHandle;
 /// So many workers of a phase are read again after their allocator was trimmed: it takes a second each, and they are alike.
 const TRIMMED_WORKERS: u32 = 4;
 
+/// So many workers of a phase are asked for malloc's books: it takes a second each, and they are alike.
+const WORKERS_WITH_BOOKS: u32 = 2;
+
 /// A loop is sampled as densely as once phases for so long: many are over by then, and what a session takes first comes early.
 const DENSE_FOR: Duration = Duration::from_secs(30);
 
 /// How often progress is told of while a round runs.
 const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// A reading of all workers.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    /// 0: before the first one.
+    round: u32,
+    /// That the workload declares.
+    rows: u64,
+    /// The loop's last one.
+    is_over: bool,
+    /// Malloc is asked for its books.
+    wants_books: bool,
+}
 
 impl Engine {
     /// Runs a loop phase.
@@ -73,10 +90,17 @@ impl Engine {
         let plan = RoundPlan::new(shape, self.spec.loop_for, self.spec.scale);
         let mut workers = self.start(step, &work, shape.workers).await?;
         let rows = self.rows_before(step).await?;
-        self.rest(step, &workers, 0, rows, false).await?;
+        let mut books = BooksPlan::default();
+        let asked_at = Instant::now();
+        let first = Reading { round: 0, rows, is_over: false, wants_books: true };
+        self.rest(step, &workers, first).await?;
+        books.asked(Duration::ZERO, 0.0, asked_at.elapsed());
         self.sample().await?;
 
         let begun_at = Instant::now();
+        if let Some(lookout) = &self.lookout {
+            lookout.begin(&step.name);
+        }
         let _dense = self.dense_at_first();
         let mut rounds_done = 0;
         while plan.goes_on(rounds_done, begun_at.elapsed()) {
@@ -100,7 +124,17 @@ impl Engine {
             total.concluded = !is_over && self.conclude_file.exists();
             let is_over = is_over || total.concluded;
             let rows = self.rows(step).await?;
-            self.rest(step, &workers, rounds_done, rows, is_over).await?;
+            if is_over && let Some(lookout) = &self.lookout {
+                lookout.end().await;
+            }
+            let (ran, asked_at) = (begun_at.elapsed(), Instant::now());
+            let share = plan.share_done(rounds_done, 0.0, ran);
+            let wants_books = books.are_due(ran, share, is_over);
+            let reading = Reading { round: rounds_done, rows, is_over, wants_books };
+            self.rest(step, &workers, reading).await?;
+            if wants_books {
+                books.asked(ran, share, asked_at.elapsed());
+            }
             let vars =
                 Vars { n: total.operations, worker: 0, round: rounds_done, seed: self.spec.seed };
             self.check(step, rounds_done, vars).await?;
@@ -185,18 +219,15 @@ impl Engine {
     }
 
     /// Reads all workers at rest, one after the other.
-    async fn rest(
-        &self,
-        step: &Step,
-        workers: &[Worker],
-        round: u32,
-        rows: u64,
-        is_over: bool,
-    ) -> Result<(), Fault> {
+    async fn rest(&self, step: &Step, workers: &[Worker], reading: Reading) -> Result<(), Fault> {
+        let Reading { round, rows, is_over, wants_books } = reading;
         for worker in workers {
             let operations = worker.operations();
-            let is_trimmed = is_over && worker.session().number() <= TRIMMED_WORKERS;
-            let place = Place { phase: step.phase, round, operations, rows, is_trimmed };
+            let number = worker.session().number();
+            let is_trimmed = is_over && number <= TRIMMED_WORKERS;
+            let wants_books = wants_books && number <= WORKERS_WITH_BOOKS;
+            let place =
+                Place { phase: step.phase, round, operations, rows, is_trimmed, wants_books };
             self.read(worker.session(), place).await.map_err(|fault| self.placed(step, fault))?;
         }
         Ok(())

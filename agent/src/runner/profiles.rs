@@ -49,6 +49,8 @@ pub struct Profiles {
     pub digests: Vec<SiteDigest>,
     /// Pids whose file could be read.
     pub seen: BTreeSet<u32>,
+    /// Of these, the sessions whose file shows a block of a memory context: every backend makes some.
+    pub alive: BTreeSet<u32>,
 }
 
 /// Reads the files of heaptrack or massif; nothing under other tools.
@@ -77,11 +79,14 @@ pub fn profiles(
             _ => of_heaptrack(file, life, instruments, &mut symbols),
         };
         match read {
-            Ok(digest) if digest.peak_bytes == 0 => {
+            Ok((digest, _)) if digest.peak_bytes == 0 => {
                 tracing::warn!(pid = life.who.pid, "the tool's file is empty");
             }
-            Ok(digest) => {
+            Ok((digest, is_alive)) => {
                 profiles.seen.insert(life.who.pid);
+                if is_alive {
+                    profiles.alive.insert(life.who.pid);
+                }
                 others += usize::from(digest.session.is_none());
                 if digest.session.is_some() || others <= MOST_OTHERS {
                     profiles.digests.push(digest);
@@ -100,7 +105,7 @@ fn of_heaptrack(
     life: &Life,
     instruments: Option<&Instruments>,
     symbols: &mut SymbolCache,
-) -> Result<SiteDigest, String> {
+) -> Result<(SiteDigest, bool), String> {
     let (process, session) = (life.who.process, life.who.session);
     if session.is_none() {
         // A process of the server's own has totals; any other can run the extension's code: a background worker, a parallel worker.
@@ -109,7 +114,7 @@ fn of_heaptrack(
             false => heap::read_with_marks(file, &[], symbols),
         };
         let digest = digest.map_err(|error| chain(&error))?;
-        return Ok(heap::condensed(process, None, &digest, &[]));
+        return Ok((heap::condensed(process, None, &digest, &[]), false));
     }
     let marks = instruments.map(|known| known.marks_of(life.who.pid)).unwrap_or_default();
     let (offsets, marks): (Vec<u64>, Vec<SiteMark>) = marks.into_iter().unzip();
@@ -117,7 +122,15 @@ fn of_heaptrack(
     if let Err(error) = leave_whole(&digest, &file.with_extension("json")) {
         tracing::warn!(pid = life.who.pid, %error, "the whole digest is not kept");
     }
-    Ok(heap::condensed(process, session, &digest, &marks))
+    let is_alive = digest.frames.iter().any(|frame| makes_contexts(&frame.function));
+    Ok((heap::condensed(process, session, &digest, &marks), is_alive))
+}
+
+/// A function of PostgreSQL that takes a block for a memory context from malloc. Every backend calls one before its first statement.
+fn makes_contexts(function: &str) -> bool {
+    ["AllocSet", "MemoryContext", "Generation", "Slab", "Bump", "palloc"]
+        .iter()
+        .any(|start| function.starts_with(start))
 }
 
 /// With names in it: the raw file alone cannot be read any more when the tree is gone.
@@ -139,10 +152,12 @@ fn of_massif(
     file: &Path,
     life: &Life,
     instruments: Option<&Instruments>,
-) -> Result<SiteDigest, String> {
+) -> Result<(SiteDigest, bool), String> {
     let text = fs::read(file).map_err(|error| error.to_string())?;
     let map = instruments.map(|known| known.map_of(life.who.pid)).unwrap_or_default();
     let digest = massif::read_with_map(&String::from_utf8_lossy(&text), &map)
         .map_err(|error| error.to_string())?;
-    Ok(massif::condensed(life.who.process, life.who.session, &digest))
+    let frames = digest.sites.iter().flat_map(|site| &site.frames);
+    let is_alive = frames.into_iter().any(|frame| makes_contexts(&frame.function));
+    Ok((massif::condensed(life.who.process, life.who.session, &digest), is_alive))
 }

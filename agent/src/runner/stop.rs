@@ -10,12 +10,19 @@ use std::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::{Instant, MissedTickBehavior},
+    time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
 
 /// How often the `cancel` file is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Time since the host came up, with the time that it was suspended: the coordinator counts on the hard end by the clock on the
+/// wall, and gives a lost job to another host after it.
+pub fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(time).unwrap_or_default()
+}
 
 /// Why an attempt was stopped from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +65,7 @@ pub fn watch(
 ) -> std::io::Result<tokio::task::JoinHandle<()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let end = Instant::now().checked_add(hard_end);
+    let end = since_boot().saturating_add(hard_end);
     Ok(tokio::spawn(async move {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -68,7 +75,7 @@ pub fn watch(
                 _ = interrupt.recv() => Some(told(&cancel_file, "SIGINT").await),
                 _ = look.tick() => match tokio::fs::try_exists(&cancel_file).await {
                     Ok(true) => Some(told(&cancel_file, "the cancel file").await),
-                    _ => end.filter(|end| *end <= Instant::now()).map(|_| StopCause::HardEnd(hard_end)),
+                    _ => (since_boot() >= end).then_some(StopCause::HardEnd(hard_end)),
                 },
             };
             if let Some(cause) = cause {

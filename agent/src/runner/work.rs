@@ -6,20 +6,26 @@
 use crate::cluster::Cluster;
 use crate::cluster::ClusterPlan;
 use crate::cluster::DATABASE;
+use crate::cluster::ServerEnd;
 use crate::cluster::StartError;
 use crate::environment::Environment;
 use crate::folder::Assignment;
 use crate::folder::JobFolder;
 use crate::package::Package;
+use crate::probe::OomWatch;
 use crate::runner::course::Course;
 use crate::runner::engine::CLIENT_BACKEND;
 use crate::runner::engine::Engine;
 use crate::runner::fault::Fault;
 use crate::runner::instruments::Instruments;
+use crate::runner::lookout::Lookout;
+use crate::runner::lookout::Post;
+use crate::runner::oom;
 use crate::runner::progress::Progress;
 use crate::runner::record::Record;
 use crate::sampler::Sampler;
 use crate::sampler::SamplerConfig;
+use crate::sampler::SamplerHandle;
 use crate::tools::{Tooling, Wishes};
 use crate::tree::Installation;
 use crate::tree::Tree;
@@ -63,6 +69,12 @@ impl Holdings {
     /// Takes the sampler out.
     pub fn take_sampler(&self) -> Option<Sampler> {
         self.sampler.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// For questions to the sampler, while it runs.
+    fn sampler(&self) -> Option<SamplerHandle> {
+        let sampler = self.sampler.lock().unwrap_or_else(PoisonError::into_inner);
+        sampler.as_ref().map(|sampler| sampler.handle().clone())
     }
 
     /// What is known of the ground.
@@ -115,15 +127,33 @@ pub async fn work(
     let cluster =
         Cluster::start(plan, &tree, tooling).await.map_err(|error| no_server(&error, &course))?;
     let cluster = holdings.cluster.get_or_init(|| cluster);
+    let watch = OomWatch::begin(cluster.postmaster());
 
-    tokio::select! {
+    let (end, statement) = tokio::select! {
         biased;
         done = phases(&order, &course, cluster, &holdings, &tree, record, progress) => match done {
-            Err(fault) => Err(by_the_server(fault, cluster, spec.tool).await),
-            Ok(()) => Ok(()),
+            Err(fault) => by_the_server(fault, cluster, spec.tool).await?,
+            Ok(()) => return Ok(()),
         },
-        end = cluster.ended() => Err(Fault::ServerGone { how: end.sentence, statement: String::new() }),
+        end = cluster.ended() => (end, String::new()),
+    };
+    Err(gone(end, statement, &watch, &holdings).await)
+}
+
+/// A server that has ended by itself; a kill for want of memory is told from a crash.
+async fn gone(end: ServerEnd, statement: String, watch: &OomWatch, holdings: &Holdings) -> Fault {
+    if let Some(kill) = watch.kill() {
+        let sampler = holdings.sampler();
+        let used = match (&sampler, &end.crash) {
+            (Some(sampler), Some(crash)) => sampler.use_of(crash.pid).await.ok().flatten(),
+            _ => None,
+        };
+        let host_bytes = holdings.ground().memory_bytes;
+        if let Some(fault) = oom::fault(&end, kill, used.as_ref(), host_bytes, &statement) {
+            return fault;
+        }
     }
+    Fault::ServerGone { how: end.sentence, statement }
 }
 
 /// Package, private tree, tool: everything that is there before a server is.
@@ -203,7 +233,19 @@ async fn phases(
         holdings.instruments.get_or_init(|| Arc::new(Instruments::new(tooling.clone()))),
     );
     instruments.remember_postmaster(cluster.postmaster());
+    let spec = &order.assignment.spec;
+    let lookout = (spec.tool == Tool::Plain).then(|| {
+        Lookout::start(Post {
+            server: server.clone(),
+            major: tree.installation.major,
+            log: order.folder.path().join("logs").join("server.log"),
+            sampler: handle.clone(),
+            record: record.clone(),
+            operations: Arc::clone(&operations),
+        })
+    });
     let mut engine = Engine {
+        lookout,
         spec: order.assignment.spec.clone(),
         server,
         major: tree.installation.major,
@@ -239,15 +281,20 @@ fn no_server(error: &StartError, course: &Course) -> Fault {
     }
 }
 
-/// A session that loses its backend is often the first to see the server die: then that is the fault.
-async fn by_the_server(fault: Fault, cluster: &Cluster, tool: Tool) -> Fault {
+/// A session that loses its backend is often the first to see the server die: then that is the fault, and the statement what it
+/// ran.
+async fn by_the_server(
+    fault: Fault,
+    cluster: &Cluster,
+    tool: Tool,
+) -> Result<(ServerEnd, String), Fault> {
     let statement = match &fault {
         Fault::Work { error: WorkError::Lost { statement, .. }, .. } => statement.clone(),
         Fault::Work { error: WorkError::Connect { .. }, .. } => String::new(),
-        _ => return fault,
+        _ => return Err(fault),
     };
     match tokio::time::timeout(dying_time(tool), cluster.ended()).await {
-        Ok(end) => Fault::ServerGone { how: end.sentence, statement },
-        Err(_) => fault,
+        Ok(end) => Ok((end, statement)),
+        Err(_) => Err(fault),
     }
 }

@@ -47,6 +47,7 @@ impl Batch {
             &mut host.load_centi,
             &mut host.cgroup_kib,
             &mut host.operations,
+            &mut host.clock_ms,
         ] {
             column.reserve(MAX_ROWS);
         }
@@ -125,6 +126,7 @@ impl Batch {
         columns.pressure_some_us.extend(host.pressure_some_us);
         columns.load_centi.extend(host.load_centi);
         columns.cgroup_kib.extend(host.cgroup_kib);
+        columns.clock_ms.extend(host.clock_ms);
         columns.operations.push(operations);
     }
 
@@ -140,6 +142,7 @@ impl Batch {
             &mut host.pressure_some_us,
             &mut host.load_centi,
             &mut host.cgroup_kib,
+            &mut host.clock_ms,
         ] {
             // One row without a number leaves the column out: a made-up value would be worse.
             if column.len() != rows {
@@ -164,7 +167,7 @@ impl Batch {
         self.generation += 1;
         self.readings = 0;
         self.opened_at = Duration::ZERO;
-        let Samples { ticks, elapsed_us, processes, host } = &mut self.samples;
+        let Samples { ticks, elapsed_us, processes, host, left_out: _ } = &mut self.samples;
         ticks.clear();
         elapsed_us.clear();
         for column in [
@@ -173,6 +176,7 @@ impl Batch {
             &mut host.load_centi,
             &mut host.cgroup_kib,
             &mut host.operations,
+            &mut host.clock_ms,
         ] {
             column.clear();
         }

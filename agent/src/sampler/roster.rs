@@ -3,7 +3,10 @@
 use crate::probe::{Probe, ProcessKey, ProcessSample};
 use crate::sampler::{ProcessUse, batch::Place};
 use pgsoak_proto::evidence::ProcessAppeared;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 /// What a process is called until more is known.
 pub(super) const UNKNOWN: &str = "unknown";
@@ -14,7 +17,12 @@ pub const POSTMASTER: &str = "postmaster";
 pub(super) struct Roster<P: Probe> {
     members: BTreeMap<u32, Member<P::Process>>,
     next_number: u32,
+    /// Pids and last uses of those who left last.
+    left: VecDeque<(u32, ProcessUse)>,
 }
+
+/// Those who left that are remembered: a crash names one of the last.
+const LEFT: usize = 64;
 
 /// One process.
 pub(super) struct Member<T> {
@@ -39,7 +47,7 @@ pub(super) struct Member<T> {
 
 impl<P: Probe> Roster<P> {
     pub(super) fn new() -> Self {
-        Self { members: BTreeMap::new(), next_number: 0 }
+        Self { members: BTreeMap::new(), next_number: 0, left: VecDeque::new() }
     }
 
     /// Takes a process in. One with the same pid must have been taken out before.
@@ -72,7 +80,12 @@ impl<P: Probe> Roster<P> {
 
     /// Takes a process out and gives its number.
     pub(super) fn remove(&mut self, pid: u32) -> Option<u32> {
-        self.members.remove(&pid).map(|member| member.number)
+        let member = self.members.remove(&pid)?;
+        if self.left.len() >= LEFT {
+            self.left.pop_front();
+        }
+        self.left.push_back((pid, member.process_use()));
+        Some(member.number)
     }
 
     pub(super) fn get_mut(&mut self, pid: u32) -> Option<&mut Member<P::Process>> {
@@ -110,7 +123,15 @@ impl<P: Probe> Roster<P> {
     }
 
     pub(super) fn use_of(&self, pid: u32) -> Option<ProcessUse> {
-        self.members.get(&pid).map(Member::process_use)
+        let lives = self.members.get(&pid).map(Member::process_use);
+        let left = self.left.iter().rev().filter(|(left, _)| *left == pid).map(|(_, used)| used);
+        // A process that was taken up again while it died was never read: what it was before says more.
+        let mut known = lives.into_iter().chain(left.cloned());
+        let first = known.next()?;
+        if first.peak_anonymous_bytes > 0 {
+            return Some(first);
+        }
+        Some(known.find(|used| used.peak_anonymous_bytes > 0).unwrap_or(first))
     }
 
     pub(super) fn uses(&self) -> Vec<(u32, ProcessUse)> {

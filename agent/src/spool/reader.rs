@@ -84,6 +84,9 @@ impl SpoolReader {
     /// be filled again.
     pub const GRACE: Duration = Duration::from_secs(600);
 
+    /// A spool larger than this keeps nothing beyond its acknowledgement.
+    pub const LARGE_BYTES: u64 = 256 << 20;
+
     /// A reader whose first frame is the one after `after`, or the first that is still there: see [`Self::lost_up_to`].
     pub fn open(dir: &Path, after: u64) -> Self {
         Self {
@@ -221,6 +224,9 @@ impl SpoolReader {
         now: Instant,
     ) -> Result<usize, ReadSpoolError> {
         let firsts = segment::list(&self.dir)?;
+        // What is acknowledged goes before anything that is not is thinned.
+        let is_large = segment::total_bytes(&self.dir)? > Self::LARGE_BYTES;
+        let grace = if is_large { Duration::ZERO } else { grace };
         // A segment ends before the next one begins.
         let is_whole = |next: &u64| *next <= up_to.saturating_add(1);
         let acknowledged: Vec<u64> = firsts

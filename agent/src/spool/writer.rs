@@ -1,9 +1,8 @@
 //! The runner's side of the spool: frames are numbered and queued by whoever has one, and written and synced by one thread.
 //!
 //! Appending never waits for the disk, so the sampler never does. A disk that is full or fails holds frames in memory up
-//! to a bound and is tried again; when the bound or the spool's limit is reached, further *samples* are left out and
-//! counted in a [`Gap`], while all other frames have a reserve of their own. Old samples are not touched: frames that were
-//! numbered are never changed.
+//! to a bound and is tried again. When the spool reaches its size, its oldest samples are thinned; when these are thin, or the bound
+//! in memory is reached, further *samples* are left out and counted in a [`Gap`], while all other frames have a reserve of their own.
 
 mod thread;
 
@@ -25,8 +24,8 @@ use std::{
 /// How much a spool may take.
 #[derive(Clone, Copy, Debug)]
 pub struct SpoolLimits {
-    /// On the disk: above it samples are left out. A tick of a small server takes some hundred bytes, so the default is
-    /// weeks of a coordinator that cannot be reached.
+    /// On the disk: above it the oldest samples are thinned, and when none can be thinned any more new ones are left out. A tick
+    /// of a small server takes some hundred bytes, so the default is weeks of a coordinator that cannot be reached.
     pub disk_bytes: u64,
     /// In memory, while the disk takes nothing: above it samples are left out.
     pub memory_bytes: usize,
@@ -93,6 +92,8 @@ struct State {
     unwritten_bytes: usize,
     /// On the disk, as last counted.
     disk_bytes: u64,
+    /// The disk's share is used up, and nothing can be thinned any more.
+    is_full: bool,
     /// Up to and with this frame all are synced.
     durable: u64,
     /// How many callers wait in [`SpoolWriter::sync`].
@@ -327,7 +328,7 @@ impl State {
         if self.memory_bytes() >= limits.memory_bytes {
             return Some(MEMORY_FULL);
         }
-        (self.disk_bytes >= limits.disk_bytes).then_some(DISK_FULL)
+        (self.is_full && self.disk_bytes >= limits.disk_bytes).then_some(DISK_FULL)
     }
 
     fn no_room(&self, limits: &SpoolLimits) -> Option<String> {

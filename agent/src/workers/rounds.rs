@@ -72,6 +72,35 @@ impl RoundPlan {
     }
 }
 
+/// When the workers of a loop are asked for malloc's books: before the first round, once a third of the loop is done, at its end, and in
+/// between as often as asking stays below half a percent of the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BooksPlan {
+    asked_at: Option<Duration>,
+    took: Duration,
+    is_warm: bool,
+}
+
+/// Time between two questions, in times of what the last one took.
+const BOOKS_PAUSE: u32 = 200;
+
+impl BooksPlan {
+    /// Whether to ask now, `ran` after the loop began, with this share of it done.
+    pub fn are_due(&self, ran: Duration, share_done: f64, is_over: bool) -> bool {
+        let Some(asked_at) = self.asked_at else { return true };
+        is_over
+            || (!self.is_warm && share_done >= 1.0 / 3.0)
+            || ran.saturating_sub(asked_at) >= self.took.saturating_mul(BOOKS_PAUSE)
+    }
+
+    /// Notes that it was asked, and what that took.
+    pub fn asked(&mut self, ran: Duration, share_done: f64, took: Duration) {
+        self.asked_at = Some(ran);
+        self.took = took;
+        self.is_warm |= share_done >= 1.0 / 3.0;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +131,25 @@ mod tests {
         assert!(!timed.goes_on(12, Duration::from_secs(60)));
         assert_eq!(timed.longest_round(), Some(Duration::from_secs(3)));
         assert_eq!(timed.rounds(), 0);
+    }
+
+    #[test]
+    fn books_are_asked_at_the_ends_after_a_third_and_rarely_in_between() {
+        let second = Duration::from_secs(1);
+        let (mut books, mut asked) = (BooksPlan::default(), Vec::new());
+        for round in 0..=60_u32 {
+            let share = f64::from(round) / 60.0;
+            if books.are_due(second * round, share, round == 60) {
+                books.asked(second * round, share, second / 10);
+                asked.push(round);
+            }
+        }
+        // A tenth of a second each: twenty seconds apart.
+        assert_eq!(asked, [0, 20, 40, 60]);
+        books.asked(second * 60, 1.0, second * 3);
+        assert!(
+            !books.are_due(second * 600, 1.0, false) && books.are_due(second * 660, 1.0, false)
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The other tools: what massif and heaptrack leave for each process, and giving memory back to the system.
 
 use crate::stage::{Session, Stage, as_server_user};
-use pgsoak_agent::tools::trim::malloc_trim;
+use pgsoak_agent::tools::allocator::{Visit, visit};
 use pgsoak_proto::job::{BuildRef, Tool};
 use std::fs;
 
@@ -30,7 +30,13 @@ fn the_allocator_gives_back_what_it_can() {
         let cluster = stage.start().await;
         let session = Session::open(&cluster).await;
         let pid = session.pid().await;
-        assert!(malloc_trim(pid).await);
+        let both = Visit { books: true, trim: true };
+        let visited = visit(pid, &stage.tooling.folder, both).await;
+        assert!(visited.is_trimmed, "{visited:?}");
+        // A backend at rest: a megabyte or two in use, the top chunk and some blocks free.
+        let books = visited.books.expect("the books");
+        assert!((1 << 20..16 << 20).contains(&books.in_use_bytes), "{books:?}");
+        assert!(books.free_bytes > 0 && books.free_bytes < books.in_use_bytes, "{books:?}");
         // The session goes on.
         assert_eq!(session.pid().await, pid);
         session.close().await;

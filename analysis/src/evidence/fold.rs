@@ -5,7 +5,7 @@
 
 use crate::evidence::{AttemptEvidence, PhaseSpan, ProcessSeries};
 use pgsoak_proto::evidence::{
-    Body, Frame, PhaseEnded, PhaseStarted, ProcessAppeared, ProcessSamples, Samples,
+    Body, Frame, Gap, PhaseEnded, PhaseStarted, ProcessAppeared, ProcessSamples, Samples,
 };
 use std::collections::BTreeMap;
 
@@ -47,6 +47,7 @@ impl AttemptEvidence {
             Body::LeakCheck(check) => self.leak_checks.push(check),
             Body::MemcheckErrors(errors) => self.memcheck_errors.push(errors),
             Body::MemcheckExit(exit) => self.memcheck_exits.push(exit),
+            Body::Capture(capture) => self.captures.push((elapsed_us, capture)),
             Body::SiteDigest(digest) => self.site_digests.push(digest),
             Body::Coverage(coverage) => self.coverage = Some(coverage),
             Body::Gap(gap) => self.gaps.push(gap),
@@ -83,6 +84,13 @@ impl AttemptEvidence {
     }
 
     fn samples(&mut self, samples: &Samples) {
+        if samples.left_out > 0 {
+            self.gaps.push(Gap {
+                first_tick: samples.ticks.first().copied().unwrap_or(0),
+                ticks: samples.left_out,
+                cause: "thinned in a full spool".to_owned(),
+            });
+        }
         for (row, elapsed_us) in samples.elapsed_us.iter().enumerate() {
             // Time that does not rise is no new tick: a batch sent twice under two numbers, or a clock that stood.
             if self.ticks_elapsed_us.last().is_some_and(|last| last >= elapsed_us) {
@@ -95,6 +103,14 @@ impl AttemptEvidence {
             if let Some(available) = samples.host.available_kib.get(row) {
                 self.available_kib.push(*available);
             }
+            let host = &mut self.host;
+            for (kept, read) in [
+                (&mut host.pressure_some_us, &samples.host.pressure_some_us),
+                (&mut host.load_centi, &samples.host.load_centi),
+                (&mut host.clock_ms, &samples.host.clock_ms),
+            ] {
+                kept.extend(read.get(row).map(|value| (*elapsed_us, *value)));
+            }
         }
         for process in &samples.processes {
             self.process_samples(process, &samples.elapsed_us);
@@ -103,6 +119,10 @@ impl AttemptEvidence {
 
     fn process_samples(&mut self, columns: &ProcessSamples, elapsed_us: &[u64]) {
         let first = usize::try_from(columns.first_row).unwrap_or(usize::MAX);
+        if let Some(swapped) = columns.swap_kib.iter().max().filter(|swapped| **swapped > 0) {
+            let most = self.swapped_bytes.entry(columns.process).or_default();
+            *most = (*most).max(swapped.saturating_mul(1024));
+        }
         let series = self.process(columns.process);
         for (at, rss_anon_kib) in columns.rss_anon_kib.iter().enumerate() {
             let Some(elapsed) = first.checked_add(at).and_then(|row| elapsed_us.get(row)) else {
@@ -163,6 +183,7 @@ mod tests {
                 ..ProcessSamples::default()
             }],
             host: HostSamples { operations: vec![5; elapsed_us.len()], ..HostSamples::default() },
+            left_out: 0,
         })
     }
 

@@ -3,23 +3,22 @@
 //! Each says below what it rests on. Long series are thinned: at rest to means of neighbours, over time to the least and the largest
 //! reading of each stretch, so that no peak is lost. A run of many jobs gets its first charts; the rest is counted.
 
-use crate::evidence::{JobEvidence, ProcessSeries, RunEvidence};
+use crate::evidence::RunEvidence;
 use crate::facts::{Facts, gather};
-use crate::figures::{bytes_text, count_text, rate_text};
+use crate::figures::{count_text, rate_text};
 use crate::report::chart::{Across, Area, Band, Chart, Line};
 use crate::report::html::escaped;
+use crate::report::memory::stacks;
+use crate::report::timed::over_time;
 use crate::rounds::{Growth, PhaseSeries, Shape, Subject, phase_series};
-use crate::stats::{Point, bytes, count, thinned};
-use pgsoak_proto::evidence::PhaseKind;
+use crate::stats::{Point, count, thinned};
 use pgsoak_proto::job::{Arm, Tool};
 use std::collections::BTreeMap;
 
 /// Most points of a line.
-const POINTS: usize = 260;
+pub(super) const POINTS: usize = 260;
 /// Most workers that are drawn one by one.
 const SESSIONS: usize = 8;
-/// Most processes of a chart over time.
-const PROCESSES: usize = 14;
 /// Most charts of each kind.
 const CHARTS: usize = 24;
 
@@ -27,9 +26,15 @@ const CHARTS: usize = 24;
 pub(super) fn charts(evidence: &RunEvidence) -> String {
     let all = gather(evidence);
     let mut text = String::new();
-    for (title, figures) in
-        [("Memory at rest, by operations", at_rest(&all)), ("Memory over time", over_time(&all))]
-    {
+    let stacked = stacks(evidence)
+        .into_iter()
+        .filter_map(|stack| figure(&stack.title, &stack.chart, &stack.keys, &stack.says))
+        .collect();
+    for (title, figures) in [
+        ("Memory at rest, by operations", at_rest(&all)),
+        ("Where the memory is, by operations", stacked),
+        ("Memory over time", over_time(&all)),
+    ] {
         if figures.is_empty() {
             continue;
         }
@@ -47,9 +52,9 @@ pub(super) fn charts(evidence: &RunEvidence) -> String {
 }
 
 /// Label of the legend and its class.
-type Key = (String, String);
+pub(super) type Key = (String, String);
 
-fn figure(title: &str, chart: &Chart, keys: &[Key], says: &[String]) -> Option<String> {
+pub(super) fn figure(title: &str, chart: &Chart, keys: &[Key], says: &[String]) -> Option<String> {
     let svg = chart.svg()?;
     let mut legend = String::new();
     for (label, class) in keys {
@@ -250,158 +255,4 @@ fn told(growth: &Growth) -> String {
             n => format!("{n} rounds"),
         },
     )
-}
-
-// === over time ===
-
-fn over_time(all: &[Facts<'_>]) -> Vec<String> {
-    let plain = all.iter().filter(|facts| facts.job.spec.tool == Tool::Plain);
-    plain.filter_map(|facts| timed(facts.job)).collect()
-}
-
-/// What is drawn in one colour: a worker's backends, or a process of the server.
-struct Drawn<'a> {
-    label: String,
-    /// Colours are given to workers only.
-    worker: Option<u32>,
-    most: u64,
-    lives: Vec<&'a ProcessSeries>,
-}
-
-fn timed(job: &JobEvidence) -> Option<String> {
-    let mut by_label: BTreeMap<(u8, u32, String), Drawn<'_>> = BTreeMap::new();
-    for series in job.attempt.processes.values() {
-        let most = series.rss_anon_bytes.iter().copied().max().unwrap_or(0);
-        if series.elapsed_us.len() < 2 {
-            continue;
-        }
-        let (key, label, worker) = match series.who.session {
-            Some(0) => ((0, 0, String::new()), "main session".to_owned(), None),
-            Some(worker) => ((1, worker, String::new()), format!("worker {worker}"), Some(worker)),
-            None => {
-                let kind = series.who.backend_type.clone();
-                ((2, 0, kind.clone()), kind, None)
-            }
-        };
-        let drawn = by_label.entry(key).or_insert_with(|| Drawn {
-            label,
-            worker,
-            most: 0,
-            lives: Vec::new(),
-        });
-        drawn.most = drawn.most.max(most);
-        drawn.lives.push(series);
-    }
-    let all = by_label.len();
-    let mut drawn: Vec<Drawn<'_>> = by_label.into_values().collect();
-    drawn.sort_by_key(|drawn| std::cmp::Reverse(drawn.most));
-    drawn.truncate(PROCESSES);
-    let mut chart = Chart {
-        title: format!("RssAnon over time, {} of {}", job.workload.name, job.spec.build),
-        across: Across::Seconds,
-        bands: bands(job),
-        areas: Vec::new(),
-        lines: Vec::new(),
-    };
-    let mut keys: Vec<(u32, Key)> = Vec::new();
-    let mut server = 0_usize;
-    for drawn in drawn.iter().rev() {
-        let class = match drawn.worker {
-            Some(worker) => format!("w{}", (worker.saturating_sub(1)) % 6),
-            None if drawn.label == "main session" => "main".to_owned(),
-            None => "server".to_owned(),
-        };
-        let lives = drawn.lives.len();
-        let points = (POINTS / lives.max(1)).max(6);
-        let name = match lives {
-            1 => format!("{}, at most {}", drawn.label, bytes_text(bytes(drawn.most))),
-            n => format!(
-                "{} ({n} processes), at most {}",
-                drawn.label,
-                bytes_text(bytes(drawn.most))
-            ),
-        };
-        for life in drawn.lives.iter().take(10 * POINTS / points) {
-            chart.lines.push(Line {
-                points: envelope(life, points),
-                class: class.clone(),
-                name: name.clone(),
-            });
-        }
-        match drawn.worker {
-            Some(worker) if worker <= 6 => keys.push((worker, (drawn.label.clone(), class))),
-            Some(_) => {}
-            None if class == "main" => keys.push((0, (drawn.label.clone(), class))),
-            None => server += 1,
-        }
-    }
-    keys.sort();
-    let mut keys: Vec<Key> = keys.into_iter().map(|(_, key)| key).collect();
-    if server > 0 {
-        keys.push(("server processes".to_owned(), "server".to_owned()));
-    }
-    let spec = &job.spec;
-    let left = match all.saturating_sub(drawn.len()) {
-        0 => String::new(),
-        n => format!(" {n} smaller ones are left out."),
-    };
-    let says = [format!(
-        "RssAnon and swap, a reading every {} s, the least and the largest of each stretch.{left} Hover over a line for its name.",
-        spec.sample_every.as_secs_f64()
-    )];
-    let replica =
-        if spec.replica > 0 { format!(", replica {}", spec.replica + 1) } else { String::new() };
-    let title = format!(
-        "{}, {} ({}) on {}{replica}",
-        job.workload.name,
-        spec.build,
-        spec.arm,
-        if job.agent.is_empty() { "no agent" } else { &job.agent }
-    );
-    figure(&title, &chart, &keys, &says)
-}
-
-/// Loop phases, shaded in turns.
-fn bands(job: &JobEvidence) -> Vec<Band> {
-    let seconds = |us: u64| bytes(us) / 1e6;
-    job.attempt
-        .phases
-        .iter()
-        .filter_map(|span| {
-            Some(Band {
-                from: seconds(span.started_elapsed_us),
-                to: seconds(span.ended_elapsed_us?),
-                label: span.started.name.clone(),
-                class: match span.started.kind {
-                    PhaseKind::Loop => "loop",
-                    PhaseKind::Once => "once",
-                },
-            })
-        })
-        .collect()
-}
-
-/// The least and the largest reading of each stretch, in their order.
-fn envelope(series: &ProcessSeries, most: usize) -> Vec<Point> {
-    let points: Vec<Point> = series
-        .elapsed_us
-        .iter()
-        .zip(&series.rss_anon_bytes)
-        .map(|(at, held)| Point { x: bytes(*at) / 1e6, y: bytes(*held) })
-        .collect();
-    let size = (2 * points.len()).div_ceil(most.max(2)).max(1);
-    if points.len() <= most {
-        return points;
-    }
-    points
-        .chunks(size)
-        .flat_map(|stretch| {
-            let least = stretch.iter().enumerate().min_by(|a, b| a.1.y.total_cmp(&b.1.y));
-            let largest = stretch.iter().enumerate().max_by(|a, b| a.1.y.total_cmp(&b.1.y));
-            let mut ends: Vec<(usize, &Point)> = least.into_iter().chain(largest).collect();
-            ends.sort_by_key(|(at, _)| *at);
-            ends.dedup_by_key(|(at, _)| *at);
-            ends.into_iter().map(|(_, point)| *point).collect::<Vec<_>>()
-        })
-        .collect()
 }

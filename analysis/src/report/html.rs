@@ -3,9 +3,11 @@
 use crate::evidence::RunEvidence;
 use crate::figures::capital;
 use crate::report::charts::charts;
+use crate::report::memory::{CAPTURES, LEDGER, LEDGER_WORDS};
 use crate::report::{
-    HOLDERS, SUPPRESSIONS, Table, UNSEEN, budgets, comparisons, detects, environment, findings,
-    holders, jobs, matter, parameters, place, suppressions, unseen, word,
+    HOLDERS, SUPPRESSIONS, Table, UNSEEN, attributions, budgets, captures, comparisons, detects,
+    environment, findings, holders, horizon, jobs, ledgers, matter, parameters, place,
+    suppressions, unseen, word,
 };
 use crate::result::{Finding, RunResult, Verdict};
 
@@ -34,7 +36,9 @@ svg text{font:11px system-ui,sans-serif;fill:var(--soft)}svg text.note{font-size
 .grid{stroke:var(--line);fill:none}.axis{stroke:var(--soft);fill:none}.band{fill:var(--ink);opacity:.035}.band.loop{opacity:.075}.band.warm{fill:var(--inconclusive);opacity:.14}
 .line{fill:none;stroke:var(--soft);stroke-width:1.8;stroke-linejoin:round}.line.thin{stroke-width:1;opacity:.35}.line:hover{stroke-width:3.2;opacity:1}.line.server{stroke-width:1;opacity:.55}.line.main{stroke:var(--ink);stroke-width:1.2}
 .line.candidate{stroke:var(--candidate)}.line.baseline{stroke:var(--baseline)}.line.control{stroke:var(--control)}.line.fit{stroke:var(--ink);stroke-width:1.3;stroke-dasharray:5 4}
-.area.interval{fill:var(--candidate);opacity:.2}.line.w0{stroke:var(--w0)}.line.w1{stroke:var(--w1)}.line.w2{stroke:var(--w2)}.line.w3{stroke:var(--w3)}.line.w4{stroke:var(--w4)}.line.w5{stroke:var(--w5)}";
+.area.interval{fill:var(--candidate);opacity:.2}.area.stack-rest{fill:var(--control);opacity:.45}.area.stack-0{fill:var(--w0);opacity:.65}.area.stack-1{fill:var(--w2);opacity:.65}.area.stack-2{fill:var(--w3);opacity:.65}\
+.area.stack-malloc{fill:var(--w1);opacity:.7}.area.stack-slack{fill:var(--w5);opacity:.5}.area.stack-unknown{fill:var(--soft);opacity:.28}.line.key-stack-rest{stroke:var(--control);stroke-width:7}.line.key-stack-0{stroke:var(--w0);stroke-width:7}\
+.line.key-stack-1{stroke:var(--w2);stroke-width:7}.line.key-stack-2{stroke:var(--w3);stroke-width:7}.line.key-stack-malloc{stroke:var(--w1);stroke-width:7}.line.key-stack-slack{stroke:var(--w5);stroke-width:7;opacity:.6}.line.key-stack-unknown{stroke:var(--soft);stroke-width:7;opacity:.4}.line.w0{stroke:var(--w0)}.line.w1{stroke:var(--w1)}.line.w2{stroke:var(--w2)}.line.w3{stroke:var(--w3)}.line.w4{stroke:var(--w4)}.line.w5{stroke:var(--w5)}";
 
 /// The report; with the evidence that it was judged from, it has charts and the parameters of the jobs.
 pub fn to_html(result: &RunResult, evidence: Option<&RunEvidence>) -> String {
@@ -61,15 +65,22 @@ pub fn to_html(result: &RunResult, evidence: Option<&RunEvidence>) -> String {
         text.push_str(&charts(evidence));
     }
     section(&mut text, "Budgets", &budgets(result));
+    section(&mut text, "Memory ahead", &horizon(result));
     section(&mut text, "Release against release", &comparisons(result));
     section(&mut text, "Findings", &findings(result));
     for finding in &result.findings {
         told(&mut text, finding);
     }
+    section(&mut text, LEDGER, &attributions(result));
+    if !result.attributions.is_empty() {
+        text.push_str(&format!("<p class=\"soft\">{}</p>\n", escaped(LEDGER_WORDS)));
+    }
+    section(&mut text, CAPTURES, &captures(result));
     section(&mut text, HOLDERS, &holders(result));
     section(&mut text, SUPPRESSIONS, &suppressions(result));
     section(&mut text, UNSEEN, &unseen(result));
     section(&mut text, "Jobs", &jobs(result));
+    section(&mut text, "Ledger", &ledgers(result));
     section(&mut text, "Environment", &environment(result));
     if let Some(evidence) = evidence {
         section(&mut text, "Parameters", &parameters(evidence));

@@ -1,14 +1,19 @@
 //! What `pgsoak report` prints. Reads well as plain text too.
 
 use crate::figures::capital;
+use crate::report::memory::{CAPTURES, LEDGER, LEDGER_WORDS};
 use crate::report::{
-    HOLDERS, SUPPRESSIONS, Table, UNSEEN, budgets, comparisons, detects, environment, findings,
-    holders, jobs, matter, place, suppressions, unseen, word,
+    HOLDERS, SUPPRESSIONS, Table, UNSEEN, attributions, budgets, captures, comparisons, detects,
+    environment, findings, holders, horizon, jobs, ledgers, matter, place, suppressions, unseen,
+    word,
 };
 use crate::result::{Finding, RunResult, Verdict};
 
 /// Frames of a stack that are shown.
 const FRAMES: usize = 12;
+
+/// Of the table of memory ahead.
+const AHEAD: &str = "If the growth goes on as it was; a straight line, not a finding.";
 
 /// The report.
 pub fn to_markdown(result: &RunResult) -> String {
@@ -22,12 +27,16 @@ pub fn to_markdown(result: &RunResult) -> String {
     text.push_str(&format!("Run `{}`, judged by engine {}.\n", result.run, result.engine));
     section_of_matter(&mut text, result);
     section(&mut text, "Budgets", "", &budgets(result));
+    section(&mut text, "Memory ahead", AHEAD, &horizon(result));
     section(&mut text, "Release against release", &against(result), &comparisons(result));
     section_of_findings(&mut text, result);
+    section(&mut text, LEDGER, LEDGER_WORDS, &attributions(result));
+    section(&mut text, CAPTURES, "", &captures(result));
     section(&mut text, HOLDERS, "", &holders(result));
     section(&mut text, SUPPRESSIONS, "", &suppressions(result));
     section(&mut text, UNSEEN, "", &unseen(result));
     section(&mut text, "Jobs", "", &jobs(result));
+    section(&mut text, "Ledger", "", &ledgers(result));
     section(&mut text, "Environment", "", &environment(result));
     section_of_logs(&mut text, result);
     text

@@ -251,12 +251,25 @@ fn job_row(job: &JobResult) -> Vec<String> {
         if job.agent.is_empty() { none() } else { job.agent.clone() },
         outcome,
         samples,
-        job.coverage.map_or_else(none, |share| format!("{:.1} %", 100.0 * share)),
+        covered(job),
         job.harness.sampler_us_per_tick.map_or_else(none, |us| format!("{us:.0} µs")),
         job.harness
             .runner_peak_rss_bytes
             .map_or_else(none, |peak| bytes_text(crate::stats::bytes(peak))),
     ]
+}
+
+/// "99.9 %, 12 of 12 processes, alive in 3 of 3 sessions"
+fn covered(job: &JobResult) -> String {
+    let mut text =
+        job.coverage.map_or_else(|| "–".to_owned(), |share| format!("{:.1} %", 100.0 * share));
+    if let Some((seen, expected)) = job.processes_seen {
+        text.push_str(&format!(", {seen} of {expected} processes"));
+    }
+    if let Some((shown, sessions)) = job.proof_of_life {
+        text.push_str(&format!(", alive in {shown} of {sessions} sessions"));
+    }
+    text
 }
 
 /// Hosts, servers, tools and packages; equal lines once.

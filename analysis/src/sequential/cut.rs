@@ -66,17 +66,9 @@ pub(super) fn until(job: &mut JobEvidence, at_s: f64) {
     if job.outcome != Outcome::Failed {
         job.outcome = Outcome::Finished;
         job.attempt.ended = Some(AttemptEnded {
-            outcome: Outcome::Finished,
             ticks: u64::try_from(ticks).unwrap_or(u64::MAX),
             ticks_sampled: u64::try_from(ticks).unwrap_or(u64::MAX),
-            reason: String::new(),
-            server_log_tail: String::new(),
-            sampler_cpu_us: 0,
-            process_samples: 0,
-            runner_cpu_us: 0,
-            runner_peak_rss_bytes: 0,
-            statement: String::new(),
-            sqlstate: String::new(),
+            ..AttemptEnded::bare(Outcome::Finished, String::new())
         });
     }
 }

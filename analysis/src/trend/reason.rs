@@ -79,9 +79,12 @@ pub(super) fn combine(
     trend.reason = match verdict {
         Verdict::Fail => why_fail(&trend, parts.first()),
         Verdict::Pass => format!(
-            "no growth above {} in any of {} over {}",
+            "no growth above {} in {} over {}",
             rate(detects),
-            processes(trend.slots.len()),
+            match trend.slots.len() {
+                1 => "the one process".to_owned(),
+                n => format!("any of {n} processes"),
+            },
             hours(length)
         ),
         _ => why_unclear(&trend, &parts),

@@ -5,6 +5,7 @@ use super::Part;
 use super::Settings;
 use super::Slot;
 use super::SlotTrend;
+use super::batch::{deviation, mean};
 use super::curve;
 use super::curve::Call;
 use super::curve::Judged;
@@ -36,6 +37,9 @@ pub(super) const LEAST_READINGS: usize = 180;
 /// Fewest readings of a series that may fail. Between the two a leak can be proven and its absence cannot.
 const LEAST_TO_FAIL: usize = 96;
 
+/// Deviation of the load, as a share of its mean, beyond which so few readings tell nothing.
+const SWING: f64 = 0.25;
+
 /// How finely series are cut.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grain {
@@ -45,12 +49,15 @@ pub(super) struct Grain {
 }
 
 impl Grain {
+    /// Readings of a window of a series that may pass.
+    const FULL: usize = 3;
+
     /// For series of which the shortest has so many readings.
     pub(super) fn of(shortest: usize) -> Self {
         if shortest < LEAST_READINGS {
             Self { windows: (shortest / 2).clamp(45, 120), least: 2 }
         } else {
-            Self { windows: (shortest / 4).clamp(45, 120), least: 3 }
+            Self { windows: (shortest / 4).clamp(45, 120), least: Self::FULL }
         }
     }
 }
@@ -123,6 +130,10 @@ pub(super) fn judge(
                 loads.extend(load);
             }
         }
+    }
+    // What was not judged could not have failed.
+    if members.is_empty() {
+        detects = f64::INFINITY;
     }
     rule.fail = Quantiles::new(ALPHA / looks);
     let load = mean_load(&loads, windows);
@@ -201,6 +212,13 @@ fn curve_and_load(
             smooth(&interpolate(&at, covariates.t_s.get(1..).unwrap_or(&[]), &rates(covariates)))
         })
         .filter(|load| load.iter().all(|load| load.is_finite()));
+    // Measured: over an hour at 30 s, memory that follows half a swing of the load looks like a leak.
+    let swings = |load: &Vec<f64>| deviation(load) > SWING * mean(load);
+    if grain.least < Grain::FULL && load.as_ref().is_some_and(swings) {
+        return Err(format!(
+            "its load varies by more than a quarter, and {LEAST_READINGS} readings are needed to tell that from growth"
+        ));
+    }
     Ok((curve, load))
 }
 

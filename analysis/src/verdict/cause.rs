@@ -8,6 +8,7 @@
 //! | malloc outside contexts | (heaptrack) a site of the extension holds about that much more | the rounds' finding, with the site's stack and exact figure |
 //! | a context | blocks of contexts, asked for by the extension, are kept | the rounds' finding, with memcheck's stack |
 
+use crate::attribution::OUTSIDE_MALLOC;
 use crate::facts::Facts;
 use crate::figures::rate_text;
 use crate::result::{EvidenceKind, Finding, Owner, Verdict};
@@ -16,9 +17,6 @@ use crate::verdict::findings::Found;
 use crate::verdict::sites;
 use pgsoak_proto::evidence::LeakKind;
 use std::collections::BTreeMap;
-
-/// Name of growth that no malloc tool sees.
-pub(crate) const OUTSIDE_MALLOC: &str = "outside malloc";
 
 /// Merges replicas first, then lines of evidence.
 pub(crate) fn combined(found: Vec<Found>, all: &[Facts<'_>]) -> Vec<Finding> {

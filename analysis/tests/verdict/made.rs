@@ -131,6 +131,7 @@ fn attempt(
             processes_seen: 3,
             backend_us: 1000,
             backend_us_seen: 1000,
+            proof: None,
         }),
         last_sequence: 100,
         ..AttemptEvidence::default()
@@ -253,6 +254,7 @@ pub fn run(jobs: Vec<JobEvidence>) -> RunEvidence {
             floor: Floor::default(),
             stop_when_proven: false,
             canary: false,
+            priority: 50,
         },
         jobs,
     }

@@ -6,11 +6,13 @@
     reason = "made-up evidence; a failure here is the report"
 )]
 
+mod attribution;
 mod canary;
 mod compared;
 mod exits;
 mod guards;
 mod leak_records;
+mod ledger;
 mod made;
 mod over_time;
 mod real_readings;

@@ -88,6 +88,7 @@ proptest! {
                     ..ProcessSamples::default()
                 }],
                 host: HostSamples { operations: columns.clone(), ..HostSamples::default() },
+                left_out: 0,
             }),
         });
         let folded = AttemptEvidence::from_frames(frames.collect::<Vec<_>>());

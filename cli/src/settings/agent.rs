@@ -3,13 +3,14 @@
 use crate::embedded::{self, AgentOptions};
 use crate::exit::Coded;
 use crate::folders;
-use crate::settings::kind::Kind::{Filter, Map, Path, Secret, Text, Texts, Url, Whole};
+use crate::settings::kind::Kind::{Filter, Map, Path, Text, Texts, Url, Whole};
 use crate::settings::resolve::Settings;
+use crate::settings::secrets;
 use crate::settings::{
     Default::{Chosen, Fixed},
     Key,
 };
-use pgsoak_agent::config::{AgentConfig, Endpoint};
+use pgsoak_agent::config::{AgentConfig, Endpoint, Token};
 
 /// All of them. A table's settings stand together; those without a table first.
 pub const KEYS: &[Key] = &[
@@ -50,10 +51,10 @@ pub const KEYS: &[Key] = &[
         "Jobs at once.",
     ),
     Key::new(
-        "token",
-        Secret,
-        Chosen { words: "none", sample: "0123456789abcdef0123456789abcdef" },
-        "Lets it in, where the coordinator asks for tokens.",
+        "token_file",
+        Path,
+        Chosen { words: "none", sample: "/etc/pgsoak/agent.token" },
+        "A file with the token that lets it in, where the coordinator asks for one.",
     ),
     Key::new(
         "max_load_percent",
@@ -96,7 +97,7 @@ pub fn config(settings: &Settings) -> anyhow::Result<AgentConfig> {
         stop_jobs_on_shutdown: false,
     };
     let mut config = embedded::agent_config(&dir, endpoint(url)?, options)?;
-    config.token = settings.text("token")?.map(str::to_owned);
+    config.token = secrets::token(settings, "token_file")?.map(Token::new);
     config.max_load_percent =
         settings.whole("max_load_percent")?.and_then(|percent| u32::try_from(percent).ok());
     if let Some(cache) = settings.path("cache_dir")? {

@@ -107,15 +107,7 @@ fn table(rows: &[&SetRow]) -> Table {
 }
 
 fn figure(row: &SetRow) -> String {
-    let what = match row.what.as_str() {
-        "bytes_per_operation" => "per operation",
-        "bytes_per_second" => "per second",
-        "lost_bytes_per_operation" => "lost per operation",
-        "kept_bytes_per_operation" => "kept per operation",
-        "growth" => "growth at rest",
-        "residual" => "left after the drop",
-        other => other,
-    };
+    let what = words::figure(&row.what);
     match row.subject.as_str() {
         "" => what.to_owned(),
         subject if row.what == "outcome" => subject.to_owned(),

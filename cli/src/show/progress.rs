@@ -153,16 +153,7 @@ pub fn job_line(job: &wire::JobView) -> String {
     let Some(progress) = &job.progress else {
         return format!("{name}: starting on {}{place}", job.agent);
     };
-    let what = match progress.stage() {
-        wire::JobStage::Preparing => "preparing".to_owned(),
-        wire::JobStage::Finishing => "stopping the server".to_owned(),
-        wire::JobStage::Ended => "sending evidence".to_owned(),
-        _ if progress.rounds > 0 => {
-            format!("{} {}/{}", progress.phase, progress.round, progress.rounds)
-        }
-        _ if progress.round > 0 => format!("{} round {}", progress.phase, progress.round),
-        _ => progress.phase.clone(),
-    };
+    let what = stage(progress);
     let left = if progress.left_ms > 0 {
         format!(", {} left", words::duration(Duration::from_millis(progress.left_ms)))
     } else {
@@ -176,6 +167,20 @@ pub fn job_line(job: &wire::JobView) -> String {
         (standing, reason) => format!(", {}: {reason}", standing.to_uppercase()),
     };
     format!("{name} on {}: {what}{left}, {memory}{place}{standing}", job.agent)
+}
+
+/// What a job does now: the stage that it is in, or the phase with its round.
+pub(super) fn stage(progress: &wire::JobProgress) -> String {
+    match progress.stage() {
+        wire::JobStage::Preparing => "preparing".to_owned(),
+        wire::JobStage::Finishing => "stopping the server".to_owned(),
+        wire::JobStage::Ended => "sending evidence".to_owned(),
+        _ if progress.rounds > 0 => {
+            format!("{} {}/{}", progress.phase, progress.round, progress.rounds)
+        }
+        _ if progress.round > 0 => format!("{} round {}", progress.phase, progress.round),
+        _ => progress.phase.clone(),
+    }
 }
 
 pub(super) fn label(tool: wire::Tool) -> &'static str {

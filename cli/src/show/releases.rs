@@ -64,14 +64,6 @@ fn name(series: &ReleaseSeries) -> String {
     if !series.metric.subject.is_empty() {
         name.push_str(&format!("{}, ", series.metric.subject));
     }
-    name.push_str(match series.metric.what.as_str() {
-        "bytes_per_operation" => "per operation",
-        "bytes_per_second" => "per second",
-        "lost_bytes_per_operation" => "lost per operation",
-        "kept_bytes_per_operation" => "kept per operation",
-        "growth" => "growth at rest",
-        "residual" => "left after the drop",
-        other => other,
-    });
+    name.push_str(words::figure(&series.metric.what));
     format!("{name} ({})", series.tool)
 }

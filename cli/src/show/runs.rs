@@ -102,6 +102,9 @@ pub fn detail(detail: &wire::RunDetail) -> String {
     row("Build", &builds(line));
     row("Workloads", &line.workloads.join(", "));
     row("Tools", &line.tools.join(", "));
+    if run.stage() != wire::RunStage::Finished {
+        row("Priority", &run.priority.to_string());
+    }
     row("Agents", &line.agents.join(", "));
     row("Submitted", &words::time(run.submitted_at_unix_us));
     row("Started", &words::time(run.started_at_unix_us));
@@ -170,7 +173,7 @@ fn jobs(run: &wire::RunView) -> Table {
             job.agent.clone(),
             outcome(job).map_or_else(|| place(job), str::to_owned),
             match forecast(job) {
-                Some(forecast) => format!("{forecast}: {}", job.reason),
+                Some(forecast) => format!("{forecast}; now {}", job.reason),
                 None => job.reason.clone(),
             },
         ]);
@@ -181,7 +184,7 @@ fn jobs(run: &wire::RunView) -> Table {
 /// Where and when a waiting job is likely to start.
 fn forecast(job: &wire::JobView) -> Option<String> {
     (!job.would_go.is_empty())
-        .then(|| format!("{} about {}", job.would_go, words::time(job.starts_at_unix_us)))
+        .then(|| format!("likely on {} from {}", job.would_go, words::time(job.starts_at_unix_us)))
 }
 
 fn tool(spec: &wire::JobSpec) -> &'static str {
@@ -237,6 +240,7 @@ pub fn json(run: &wire::RunView) -> Value {
         "jobs_total": run.jobs_total,
         "jobs_over": run.jobs_over,
         "is_cancelled": run.is_cancelled,
+        "priority": run.priority,
         "jobs": jobs,
     })
 }

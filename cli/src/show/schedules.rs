@@ -3,6 +3,7 @@
 use crate::show::words;
 use comfy_table::{ContentArrangement, Table, presets};
 use pgsoak_proto::wire;
+use pgsoak_workloads::library;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -87,7 +88,11 @@ fn quoted(text: &str) -> String {
 /// The command that adds it.
 fn command(view: &wire::ScheduleView) -> String {
     let spec = view.spec.clone().unwrap_or_default();
-    let mut words = vec![format!("pgsoak schedule add {}.toml", view.plan)];
+    let plan = match library::plan(&view.plan) {
+        Some(_) => view.plan.clone(),
+        None => format!("{}.toml", view.plan),
+    };
+    let mut words = vec![format!("pgsoak schedule add {plan}")];
     let mut option = |name: &str, value: &str| words.push(format!("--{name} {}", quoted(value)));
     option("cron", &spec.cron);
     if view.name != view.plan {

@@ -1,7 +1,7 @@
 //! `pgsoak watch` on a terminal: the run as a screen of its own, by ratatui. A thread waits for keys and redraws; the run itself is
 //! not touched by leaving.
 
-use crate::show::progress::{is_live, label, share_done, short, summary};
+use crate::show::progress::{is_live, label, share_done, short, stage, summary};
 use crate::show::words;
 use pgsoak_proto::job::Outcome;
 use pgsoak_proto::wire;
@@ -226,19 +226,6 @@ fn row(job: &wire::JobView) -> Row<'static> {
         Cell::from(left),
         Cell::from(memory),
     ])
-}
-
-fn stage(progress: &wire::JobProgress) -> String {
-    match progress.stage() {
-        wire::JobStage::Preparing => "preparing".to_owned(),
-        wire::JobStage::Finishing => "stopping the server".to_owned(),
-        wire::JobStage::Ended => "sending evidence".to_owned(),
-        _ if progress.rounds > 0 => {
-            format!("{} {}/{}", progress.phase, progress.round, progress.rounds)
-        }
-        _ if progress.round > 0 => format!("{} round {}", progress.phase, progress.round),
-        _ => progress.phase.clone(),
-    }
 }
 
 /// Ten characters.

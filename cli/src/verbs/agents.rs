@@ -8,6 +8,7 @@ use crate::verbs;
 use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets};
 use pgsoak_proto::wire;
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 
 /// `agents`
@@ -99,6 +100,9 @@ async fn order(one: OneAgent, order: wire::AgentOrder, text: String) -> anyhow::
         None => verbs::print(&format!("{} is removed\n", one.agent))?,
         Some(member) if one.json => {
             verbs::print_json(&json(member, &answer.coordinator_version))?;
+        }
+        Some(_) if order == wire::AgentOrder::Note => {
+            verbs::print(&format!("noted on {}\n", one.agent))?;
         }
         Some(member) => {
             let jobs = member.agent.as_ref().map_or(0, |agent| agent.jobs);
@@ -196,18 +200,33 @@ fn table(answer: &wire::ListFleetResponse) -> Table {
             memory,
             list(majors.iter().map(ToString::to_string).collect()),
             list(can.tools.iter().map(|found| tool(found.tool()).to_owned()).collect()),
+            list(builds(&can)),
+            // The name is in the first column.
             list(
-                can.builds
+                can.labels
                     .iter()
-                    .map(|found| format!("{} (pg{})", found.build, found.postgres_major))
+                    .filter(|(key, _)| *key != "agent")
+                    .map(|(key, value)| format!("{key}={value}"))
                     .collect(),
             ),
-            list(can.labels.iter().map(|(key, value)| format!("{key}={value}")).collect()),
             version,
             remarks.join("; "),
         ]);
     }
     table
+}
+
+/// Each with the majors that it is there for.
+fn builds(can: &wire::Capabilities) -> Vec<String> {
+    let mut majors: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for found in &can.builds {
+        majors.entry(&found.build).or_default().push(found.postgres_major);
+    }
+    let each = majors.into_iter().map(|(build, majors)| {
+        let majors: Vec<String> = majors.iter().map(|major| format!("pg{major}")).collect();
+        format!("{build} ({})", majors.join(" "))
+    });
+    each.collect()
 }
 
 fn tool(tool: wire::Tool) -> &'static str {

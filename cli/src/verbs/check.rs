@@ -10,9 +10,12 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use pgsoak_proto::{
     id::{JobId, RunId},
+    job::{Arm, JobSpec, Tool},
     wire,
 };
+use pgsoak_workloads::escalate::{self, Subject};
 use pgsoak_workloads::expand;
+use pgsoak_workloads::plan::Plan;
 use std::collections::BTreeMap;
 
 /// `check`
@@ -75,7 +78,14 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
             (spec, place.map(|p| p.agent.clone()), place.map(|p| p.why_not.clone()), starts_at)
         })
         .collect();
+    let follow = follow_ups(&files.plan, &specs);
     if args.json {
+        for (subject, tool) in &follow {
+            verbs::print_json(&serde_json::json!({
+                "workload": subject.workload, "tool": tool, "build": subject.build, "arm": Arm::Candidate,
+                "postgres": subject.postgres, "only_if_it_grows": true,
+            }))?;
+        }
         for (spec, agent, why_not, starts_at) in &rows {
             verbs::print_json(&serde_json::json!({
                 "workload": spec.workload_name, "tool": spec.tool, "build": spec.build, "arm": spec.arm,
@@ -93,7 +103,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
             "Arm",
             "PostgreSQL",
             "Goes to",
-            "About",
+            "Starts about",
         ]);
         for (spec, agent, why_not, starts_at) in &rows {
             let goes = match (agent.as_deref(), why_not.as_deref()) {
@@ -111,9 +121,34 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
                 words::time(*starts_at),
             ]);
         }
-        verbs::print(&format!("{table}\n{}: {} jobs\n", files.plan.name, rows.len()))?;
+        let jobs = if rows.len() == 1 { "job" } else { "jobs" };
+        verbs::print(&format!("{table}\n{}: {} {jobs}\n", files.plan.name, rows.len()))?;
+        if !follow.is_empty() {
+            let told: Vec<String> = follow
+                .iter()
+                .map(|(subject, tool)| {
+                    format!("{} of {} under {tool}", subject.workload, subject.build)
+                })
+                .collect();
+            verbs::print(&format!(
+                "Where a plain job grows, up to {} short jobs follow (escalate): {}\n",
+                follow.len(),
+                told.join(", ")
+            ))?;
+        }
     }
     Ok(exit::PASS)
+}
+
+/// Jobs that may follow those of the plan, in the order in which they would be added.
+fn follow_ups(plan: &Plan, specs: &[JobSpec]) -> Vec<(Subject, Tool)> {
+    escalate::subjects(plan, specs)
+        .into_iter()
+        .flat_map(|subject| {
+            let tools = escalate::missing_tools(&subject, specs);
+            tools.into_iter().map(move |tool| (subject.clone(), tool))
+        })
+        .collect()
 }
 
 fn eprint(text: &str) -> anyhow::Result<()> {

@@ -8,6 +8,9 @@ use crate::verbs;
 use clap::{Args, Subcommand, ValueEnum};
 use pgsoak_proto::wire;
 
+mod prune;
+mod signatures;
+
 /// `runs`
 #[derive(Debug, Args)]
 #[command(
@@ -108,6 +111,10 @@ pub enum RunsInner {
     Pin(PinArgs),
     /// Let retention have a run again.
     Unpin(OneArgs),
+    /// Remove finished runs that are over an age, a number or a size.
+    Prune(prune::PruneArgs),
+    /// List leak signatures: which stacks lost memory, in which releases, first and last, on which hosts.
+    Signatures(signatures::SignaturesArgs),
 }
 
 /// One run.
@@ -157,6 +164,8 @@ pub struct PinArgs {
 pub async fn run(args: RunsArgs) -> anyhow::Result<u8> {
     match args.inner {
         None => list(args.list).await,
+        Some(RunsInner::Prune(args)) => prune::run(args).await,
+        Some(RunsInner::Signatures(args)) => signatures::run(args).await,
         Some(RunsInner::Show(args)) => {
             let request = wire::GetRunRequest { run_id: args.run };
             let detail = verbs::with_channel(&args.at, async |channel| {

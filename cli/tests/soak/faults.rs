@@ -77,7 +77,7 @@ fn every_fault_is_judged_rightly(postgres: &str, palloc_bytes: f64) {
     );
     must_fail(&soaked, "fault_context_kept", "plain", "context ", None, 0.0);
     must_fail(&soaked, "fault_spi_plan_kept", "plain", "context CachedPlan", None, 0.0);
-    must_fail(&soaked, "fault_mmap_kept", "plain", "outside", Some(4096.0), 0.05);
+    must_fail(&soaked, "fault_mmap_kept", "plain", "outside malloc", Some(4096.0), 0.05);
     must_fail(&soaked, "fault_malloc_lost", "memcheck", "lose_block", Some(100.0), 0.000_1);
     let lost = finding(&soaked, "fault_malloc_lost", "memcheck").unwrap();
     assert!(lost["stack"].to_string().contains("faults_malloc_lost"), "{lost:#}");

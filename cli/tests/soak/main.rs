@@ -9,6 +9,7 @@
 )]
 
 mod daemons;
+mod escalation;
 mod faults;
 mod support;
 mod tools;

@@ -22,7 +22,7 @@ fn a_backup_of_a_coordinator_at_work_is_restored_with_the_same_reports() {
     let report = fleet.report(&over);
     let stored = evidence::stored(&fleet.url(), &over);
 
-    let under_way = fleet.submit(&fleet.plan(30, 1, ""));
+    let under_way = fleet.submit(&fleet.plan(30, 1, "on_lost = \"retry\""));
     fleet.wait_for_samples(&under_way);
     let copy = fleet.dir.path().join("copy");
     let said = stdout(&mut fleet.ask(&["backup", text(&copy), "--json"]));

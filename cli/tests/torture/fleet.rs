@@ -278,6 +278,23 @@ check = "SELECT count(*) = 0 FROM t"
         pid(said["pid"].as_u64().unwrap())
     }
 
+    /// The pid of the workload's worker 1: the newest client backend of the only job of an agent.
+    pub fn backend(&self, agent: usize) -> Pid {
+        let postmaster = self.postmaster(agent).as_raw_nonzero();
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
+        let is_client = |pid: &u64| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.contains("[local]")
+        };
+        let newest = children
+            .unwrap()
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .filter(is_client)
+            .max();
+        pid(newest.expect("a client backend"))
+    }
+
     /// The postmaster's pid of the only job of an agent.
     pub fn postmaster(&self, agent: usize) -> Pid {
         let job = only(&self.agents[agent].data.join("jobs"));

@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longer than the lease (30 s), so that the agent counts as unreachable meanwhile.
-const CUT: Duration = Duration::from_secs(45);
+/// Minutes: longer than the lease (30 s), so that the agent counts as unreachable meanwhile, and than every timeout of the session.
+const CUT: Duration = Duration::from_secs(130);
 
 /// Runs a tool that must be there and must succeed.
 pub fn tool(program: &str, args: &[&str]) {
@@ -123,7 +123,7 @@ fn a_cut_link_and_a_restarted_coordinator_change_nothing() {
         agent.under = network.under(&format!("a{number}"));
     }
     fleet.start();
-    let plan = fleet.plan(80, 3, "");
+    let plan = fleet.plan(180, 3, "");
 
     let uncut = fleet.submit(&plan);
     let uncut = shape(&fleet, &uncut);

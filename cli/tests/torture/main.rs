@@ -1,5 +1,5 @@
 //! Torture with real processes: `kill -9` at random times, cut networks, full and read-only disks, stopped processes, clocks
-//! that jump. Each fault has an outcome and a sentence, nothing is lost, nothing is left behind, nothing hangs.
+//! that jump, memory that runs out. Each fault has an outcome and a sentence, nothing is lost, nothing is left behind, nothing hangs.
 //!
 //! Needs root, iproute2, strace and PostgreSQL 15 (`make setup`). What is missing fails with a sentence; nothing is skipped.
 //! `PGSOAK_KILLS` says how many kills (10), `PGSOAK_SEED` repeats a run's times.
@@ -20,6 +20,7 @@ mod evidence;
 mod fleet;
 mod hosts;
 mod kills;
+mod memory;
 mod night;
 mod stops;
 #[path = "../soak/support.rs"]

@@ -19,10 +19,13 @@ fn a_schedule_soaks_three_approved_hosts_and_ends_in_one_verdict() {
     let mut fleet = Fleet::new(3, 1);
     fleet.listen("10.77.0.1:7420");
     fleet.coordinator.under = network.under("c");
-    fleet.coordinator.environment.push(("PGSOAK_TOKENS_AGENT".to_owned(), TOKEN.to_owned()));
+    let token = fleet.dir.path().join("agent.token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let variable = |name: &str| (name.to_owned(), text(&token).to_owned());
+    fleet.coordinator.environment.push(variable("PGSOAK_TOKENS_AGENT_FILE"));
     for (number, agent) in (1..).zip(&mut fleet.agents) {
         agent.under = network.under(&format!("a{number}"));
-        agent.environment.push(("PGSOAK_TOKEN".to_owned(), TOKEN.to_owned()));
+        agent.environment.push(variable("PGSOAK_TOKEN_FILE"));
     }
     fleet.start();
     let members = lines(&stdout(&mut fleet.ask(&["agents", "--json"])));

@@ -117,6 +117,7 @@ mod tests {
             jobs: Vec::new(),
             jobs_over: 0,
             notes: Vec::new(),
+            escalations: Vec::new(),
             labels: BTreeMap::new(),
             priority: 50,
         });

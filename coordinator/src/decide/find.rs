@@ -259,6 +259,7 @@ mod tests {
             jobs: Vec::new(),
             jobs_over: 0,
             notes: Vec::new(),
+            escalations: Vec::new(),
             labels: BTreeMap::from([("branch".to_owned(), "main".to_owned())]),
             priority: 50,
         };

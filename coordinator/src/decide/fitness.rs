@@ -1,13 +1,18 @@
 //! Whether an agent could ever run a job, and what it lacks.
 
+use crate::domain::build::PinnedPackage;
 use pgsoak_proto::job::{BuildRef, JobSpec, PostgresRef, Tool};
 use pgsoak_proto::session::Capabilities;
 
 /// What the agent lacks for the job, as parts of a sentence; empty: it can run it.
 ///
 /// Looks at what the host has, not at what it is doing now. A package folder (`dir:`) and what is installed (`system`)
-/// are on the host or not; only the agent can tell, and refuses when not.
-pub fn lacks(spec: &JobSpec, capabilities: &Capabilities) -> Vec<String> {
+/// are on the host or not; only the agent can tell, and refuses when not. What is among `packages` it fetches.
+pub fn lacks(
+    spec: &JobSpec,
+    capabilities: &Capabilities,
+    packages: &[PinnedPackage],
+) -> Vec<String> {
     let mut lacks = Vec::new();
     if spec.tool != Tool::Plain && !capabilities.tools.iter().any(|found| found.tool == spec.tool) {
         lacks.push(format!("the tool {}", spec.tool));
@@ -34,10 +39,11 @@ pub fn lacks(spec: &JobSpec, capabilities: &Capabilities) -> Vec<String> {
         let is_there = capabilities
             .builds
             .iter()
-            .any(|found| found.build == spec.build && found.postgres_major == *major);
+            .any(|found| found.build == spec.build && found.postgres_major == *major)
+            || packages.iter().any(|of| of.build == spec.build && of.postgres == *major);
         if !is_there {
             lacks.push(format!(
-                "the build {} for PostgreSQL {major} (there: deploy/build-extension.sh {name} {release})",
+                "the build {} for PostgreSQL {major} (there: deploy/build-extension.sh {name} {release}; for every agent: pgsoak build push)",
                 spec.build
             ));
         }
@@ -116,7 +122,7 @@ pub(crate) mod tests {
         spec.build = "x@1".parse().unwrap();
         spec.postgres = "/pg18/bin/pg_config".parse().unwrap();
         spec.agents = BTreeMap::from([("zone".to_owned(), "lab".to_owned())]);
-        assert_eq!(lacks(&spec, &capable(1)), Vec::<String>::new());
+        assert_eq!(lacks(&spec, &capable(1), &[]), Vec::<String>::new());
     }
 
     #[test]
@@ -129,10 +135,10 @@ pub(crate) mod tests {
             ("disk".to_owned(), "fast".to_owned()),
         ]);
         assert_eq!(
-            listed(&lacks(&spec, &capable(1))),
-            "the tool heaptrack, the build x@2 for PostgreSQL 18 (there: deploy/build-extension.sh x 2), the label disk=fast and the label zone=attic (it has zone=lab)"
+            listed(&lacks(&spec, &capable(1), &[])),
+            "the tool heaptrack, the build x@2 for PostgreSQL 18 (there: deploy/build-extension.sh x 2; for every agent: pgsoak build push), the label disk=fast and the label zone=attic (it has zone=lab)"
         );
         spec.postgres = PostgresRef::Major(15);
-        assert!(lacks(&spec, &capable(1)).contains(&"PostgreSQL 15".to_owned()));
+        assert!(lacks(&spec, &capable(1), &[]).contains(&"PostgreSQL 15".to_owned()));
     }
 }

@@ -10,6 +10,7 @@
 
 use crate::decide::fitness::{lacks, listed};
 use crate::decide::stages::Stages;
+use crate::domain::build::PinnedPackage;
 use crate::domain::time::UnixUs;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
 use pgsoak_proto::job::{Arm, JobSpec};
@@ -71,6 +72,8 @@ pub struct WaitingJob<'a> {
     pub priority: u32,
     /// It checks its agent's health.
     pub is_health_check: bool,
+    /// What its agent can fetch.
+    pub packages: &'a [PinnedPackage],
 }
 
 /// What to do.
@@ -235,7 +238,7 @@ pub fn place(snapshot: &Snapshot<'_>) -> Placement {
                 placement.assign.push((job.spec.job, agent));
             }
             Err(why) => {
-                if is_unplaceable(snapshot, job.spec) {
+                if is_unplaceable(snapshot, job) {
                     placement.unplaceable.insert(job.spec.job);
                 }
                 let why = if job.lost.is_empty() {
@@ -251,9 +254,11 @@ pub fn place(snapshot: &Snapshot<'_>) -> Placement {
 }
 
 /// Whether somebody is there, and nobody who was ever there has what the job needs.
-fn is_unplaceable(snapshot: &Snapshot<'_>, spec: &JobSpec) -> bool {
+fn is_unplaceable(snapshot: &Snapshot<'_>, job: &WaitingJob<'_>) -> bool {
+    let lacks_nothing =
+        |agent: &AgentSnapshot<'_>| lacks(job.spec, agent.capabilities, job.packages).is_empty();
     snapshot.agents.values().any(|agent| agent.is_connected)
-        && snapshot.agents.values().all(|agent| !lacks(spec, agent.capabilities).is_empty())
+        && !snapshot.agents.values().any(lacks_nothing)
 }
 
 fn choose(
@@ -269,7 +274,7 @@ fn choose(
     let mut able = Vec::new();
     let mut whys = Vec::new();
     for (id, agent) in &snapshot.agents {
-        let lacks = lacks(job.spec, agent.capabilities);
+        let lacks = lacks(job.spec, agent.capabilities, job.packages);
         if !lacks.is_empty() {
             // Who is away and could not run it either is not worth a word.
             if agent.is_connected {
@@ -384,6 +389,7 @@ pub(crate) mod tests {
             has_replicas: false,
             priority: 50,
             is_health_check: false,
+            packages: &[],
         }
     }
 

@@ -88,6 +88,8 @@ impl FleetRecord {
 
     /// An attempt ended as infrastructure; the answer is why that is one too many.
     pub fn failed(&mut self, run: RunId, reason: &str) -> Option<String> {
+        // The first clause says what happened; the rest is in the job's own reason.
+        let reason = reason.split(';').next().unwrap_or(reason);
         self.failures.push((run, reason.to_owned()));
         let excess = self.failures.len().saturating_sub(FAILURES);
         self.failures.drain(..excess);

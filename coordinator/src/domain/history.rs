@@ -3,11 +3,11 @@
 use crate::domain::record::RunRecord;
 use crate::domain::time::UnixUs;
 use pgsoak_analysis::compare::SetComparison;
-use pgsoak_analysis::result::Verdict;
+use pgsoak_analysis::result::{EvidenceKind, Finding, Owner, RunResult, Verdict};
 use pgsoak_proto::id::RunId;
 use pgsoak_proto::job::{Arm, BuildRef, JobSpec, Tool};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 /// Most notes that people write to one run.
 pub const MAX_NOTES: usize = 200;
@@ -97,8 +97,8 @@ pub struct Signature {
     pub fingerprint: String,
     /// The function to look at.
     pub function: String,
-    /// "extension", "postgres", "library" or "unknown".
-    pub owner: String,
+    /// Who made the memory.
+    pub owner: Owner,
     /// Normalised, innermost first.
     pub stack: Vec<String>,
     /// By build, as candidate or baseline.
@@ -157,17 +157,48 @@ impl RunLine {
 // === impl Signature ===
 
 impl Signature {
+    /// Those of a run that was judged: findings of candidates and baselines with a stack.
+    pub fn of(result: &RunResult, submitted_at: UnixUs) -> Vec<Self> {
+        let is_one = |finding: &&Finding| {
+            !finding.fingerprint.is_empty()
+                && finding.arm != Arm::Control
+                && finding.verdict > Verdict::Pass
+                && matches!(finding.evidence, EvidenceKind::LeakRecord | EvidenceKind::Site)
+        };
+        let mut found: BTreeMap<(&str, &str), Self> = BTreeMap::new();
+        for finding in result.findings.iter().filter(is_one) {
+            let at = (submitted_at, result.run);
+            let seen = Sighted {
+                first: at,
+                last: at,
+                runs: 1,
+                hosts: finding.hosts.iter().cloned().collect(),
+                workloads: [finding.workload.clone()].into(),
+                worst: finding.verdict,
+            };
+            let signature = Self {
+                fingerprint: finding.fingerprint.clone(),
+                function: finding.subject.clone(),
+                owner: finding.owner,
+                stack: finding.stack.clone(),
+                builds: [(finding.build.clone(), seen)].into(),
+            };
+            match found.entry((&finding.fingerprint, &finding.build)) {
+                Entry::Vacant(entry) => drop(entry.insert(signature)),
+                // Two findings of one run: one sighting.
+                Entry::Occupied(mut entry) => entry.get_mut().add(signature),
+            }
+        }
+        found.into_values().collect()
+    }
+
     /// Adds what another record of the same signature says. The same sighting twice counts once only if it is of the run
     /// that was last or first there.
     pub fn add(&mut self, other: Self) {
         for (build, seen) in other.builds {
             match self.builds.entry(build) {
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(seen);
-                }
-                std::collections::btree_map::Entry::Occupied(mut entry) => {
-                    entry.get_mut().add(seen);
-                }
+                Entry::Vacant(entry) => drop(entry.insert(seen)),
+                Entry::Occupied(mut entry) => entry.get_mut().add(seen),
             }
         }
     }

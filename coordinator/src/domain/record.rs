@@ -1,11 +1,13 @@
 //! What is kept of runs, jobs, agents and artifacts: the durable shapes. Fields are added with a default, not changed.
 
+use crate::domain::build::PinnedPackage;
 use crate::domain::job::JobState;
 use crate::domain::run::RunState;
 use crate::domain::time::UnixUs;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
-use pgsoak_proto::job::JobSpec;
+use pgsoak_proto::job::{BuildRef, JobSpec, PostgresRef};
 use pgsoak_proto::session::Capabilities;
+use pgsoak_workloads::escalate::Subject;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -27,6 +29,9 @@ pub struct RunRecord {
     /// What people should know beside the verdict: damage that was found, evidence that was lost.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Subjects whose plain jobs were looked at for growth, in the order of the looks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub escalations: Vec<Escalation>,
     /// Given at submit, for filters.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -40,6 +45,21 @@ fn usual_priority() -> u32 {
     50
 }
 
+/// What a plain job's growth was followed by, or that it did not grow. Decided once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Escalation {
+    /// As the plan writes it.
+    pub workload: String,
+    /// The candidate.
+    pub build: BuildRef,
+    /// The server.
+    pub postgres: PostgresRef,
+    /// What grew, one sentence; empty: nothing did.
+    pub growth: String,
+    /// The jobs that were added; they stand in the run's list as well.
+    pub jobs: Vec<JobId>,
+}
+
 /// What a run was made from. Written once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunInput {
@@ -47,6 +67,12 @@ pub struct RunInput {
     pub plan_toml: String,
     /// The workloads' whole files, by the name that the plan uses.
     pub workloads: BTreeMap<String, String>,
+    /// Packages of pushed builds that its jobs were given, so that a run is the same whoever pushes later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<PinnedPackage>,
+    /// Names of agents that this coordinator has never met: of a run that was imported.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub agents: BTreeMap<AgentId, String>,
 }
 
 /// A job: what was asked.
@@ -105,6 +131,17 @@ pub struct ArtifactRecord {
     pub sha256: String,
     /// All of it is stored, and its digest agrees.
     pub is_complete: bool,
+}
+
+// === impl Escalation ===
+
+impl Escalation {
+    /// Whether it is the decision about this subject.
+    pub fn is_of(&self, subject: &Subject) -> bool {
+        self.workload == subject.workload
+            && self.build == subject.build
+            && self.postgres == subject.postgres
+    }
 }
 
 // === impl RunRecord ===

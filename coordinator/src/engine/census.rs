@@ -6,7 +6,7 @@ use crate::engine::state::State;
 use std::{collections::BTreeMap, time::Duration};
 
 /// Counts of the fleet and the queue.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Census {
     /// Agents by `connected` and `away`.
     pub agents: BTreeMap<&'static str, u64>,
@@ -20,11 +20,12 @@ pub struct Census {
     pub longest_wait: Duration,
 }
 
-impl State {
-    /// Counts everything once.
-    pub(crate) fn census(&self) -> Census {
-        let now = self.now();
-        let mut census = Census {
+// === impl Census ===
+
+impl Default for Census {
+    /// Nothing of anything; every state is there.
+    fn default() -> Self {
+        Self {
             agents: BTreeMap::from([("connected", 0), ("away", 0)]),
             slots: BTreeMap::from([("busy", 0), ("free", 0)]),
             runs: ["queued", "running", "cancelling", "judging"].map(|state| (state, 0)).into(),
@@ -32,7 +33,15 @@ impl State {
                 .map(|state| (state, 0))
                 .into(),
             longest_wait: Duration::ZERO,
-        };
+        }
+    }
+}
+
+impl State {
+    /// Counts everything once.
+    pub(crate) fn census(&self) -> Census {
+        let now = self.now();
+        let mut census = Census::default();
         for (id, agent) in &self.agents {
             let is_connected = agent.session.is_some();
             add(&mut census.agents, if is_connected { "connected" } else { "away" }, 1);

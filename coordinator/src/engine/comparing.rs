@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 /// Runs of a build that a comparison with a baseline takes, newest first.
-const BASELINE_RUNS: usize = 20;
+pub(super) const BASELINE_RUNS: usize = 20;
 
 /// Why there is nothing to compare.
 #[derive(Debug, thiserror::Error)]

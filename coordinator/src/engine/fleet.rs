@@ -167,6 +167,14 @@ impl State {
         self.effects.batch.fleet(record);
     }
 
+    /// What was decided about the agent whose place another one takes is about the host, and goes on; only who it is was asked anew.
+    pub(crate) fn inherit(&mut self, agent: AgentId, before: FleetRecord) {
+        let Some(record) = self.fleet.get_mut(&agent) else { return };
+        let admission = record.admission.clone();
+        *record = FleetRecord { agent, admission, ..before };
+        self.effects.batch.fleet(record);
+    }
+
     pub(crate) fn seen(&self, agent: AgentId, jobs: usize) -> Option<Seen<'_>> {
         let entry = self.agents.get(&agent)?;
         Some(Seen {
@@ -307,7 +315,7 @@ impl State {
     /// Begins health checks that are due.
     pub(crate) fn check_health(&mut self) {
         let Some(CanaryPlan { every, plan_toml, workloads }) = self.canary.clone() else { return };
-        let input = RunInput { plan_toml, workloads };
+        let input = RunInput { plan_toml, workloads, ..RunInput::default() };
         let now = self.now();
         let due: Vec<(AgentId, String)> = self
             .agents

@@ -2,6 +2,7 @@
 
 use crate::config::CoordinatorConfig;
 use crate::domain::alert::Alert;
+use crate::domain::build::PinnedPackage;
 use crate::domain::record::{AgentRecord, ArtifactRecord, JobRecord, RunInput, RunRecord};
 use crate::domain::time::UnixUs;
 use crate::engine::census::Census;
@@ -208,7 +209,7 @@ pub(crate) enum Request {
     Agents(oneshot::Sender<Vec<AgentStatus>>),
     Census(oneshot::Sender<Census>),
     Audience(Audience),
-    Check(Vec<JobSpec>, u32, oneshot::Sender<PlanPlaces>),
+    Check(Vec<JobSpec>, Vec<PinnedPackage>, u32, oneshot::Sender<PlanPlaces>),
     Hello(
         Box<Hello>,
         Join,
@@ -347,7 +348,8 @@ impl EngineHandle {
         self.tell(Request::Audience(audience)).await
     }
 
-    /// Where these jobs would go after everything that waits, with that priority. Changes nothing.
+    /// Where these jobs would go after everything that waits, with that priority and with packages that agents can fetch.
+    /// Changes nothing.
     ///
     /// # Errors
     ///
@@ -355,9 +357,10 @@ impl EngineHandle {
     pub async fn check(
         &self,
         specs: Vec<JobSpec>,
+        packages: Vec<PinnedPackage>,
         priority: u32,
     ) -> Result<PlanPlaces, EngineGone> {
-        self.ask(|reply| Request::Check(specs, priority, reply)).await
+        self.ask(|reply| Request::Check(specs, packages, priority, reply)).await
     }
 
     /// An agent introduces itself; `outbound` takes what the engine has to say to it from now on.

@@ -2,10 +2,11 @@
 //!
 //! A pure function of what is stored, so it can be done again (`replay`) and gives the same bytes.
 
-use crate::domain::history::Against;
+use crate::domain::history::{Against, Signature};
 use crate::domain::job::JobState;
 use crate::domain::record::RunInput;
 use crate::engine::comparing;
+use crate::engine::escalation::Plain;
 use crate::engine::handle::{JobSnapshot, RunSnapshot};
 use crate::store::Store;
 use crate::store::run_db::StoredFrame;
@@ -38,6 +39,8 @@ pub struct Judgement {
     pub json: String,
     /// What the history keeps of its jobs.
     pub figures: Vec<JobFigures>,
+    /// Leak signatures that it showed.
+    pub signatures: Vec<Signature>,
     /// What it was compared with, where its plan has no arm for that.
     pub against: Option<Against>,
 }
@@ -67,6 +70,7 @@ pub async fn judge_run(store: &Store, run: &RunSnapshot, input: &RunInput) -> Ju
         verdict: result.verdict,
         sentence: result.sentence.clone(),
         json: report::to_json(&result),
+        signatures: Signature::of(&result, run.record.submitted_at),
         against: comparing::against(store, run, &figures).await,
         figures,
     }
@@ -175,6 +179,25 @@ async fn fold(
     folding.await.map_err(|error| JudgeError::Broke(error.to_string()))
 }
 
+/// Whether the jobs of a look grow, from their stored evidence; empty: they do not. What cannot be read does not grow: the run's own
+/// judgement says what is wrong with it.
+pub(crate) async fn growth_of(
+    store: &Store,
+    run: &RunSnapshot,
+    input: &RunInput,
+    look: &Plain,
+) -> String {
+    let mut part = run.clone();
+    part.jobs.retain(|job| look.jobs.contains(&job.record.job));
+    match result_of(store, &part, input).await {
+        Ok(result) => verdict::growth(&result).unwrap_or_default(),
+        Err(error) => {
+            error!(run = %run.record.run, %error, "evidence cannot be looked at for growth");
+            String::new()
+        }
+    }
+}
+
 /// A stored frame, checked; `None` when it is damaged: its sequence is then missing from the evidence.
 pub fn checked(job: JobId, found: StoredFrame) -> Option<Frame> {
     match found {
@@ -203,6 +226,9 @@ fn unjudged(run: &RunSnapshot, error: &JudgeError) -> RunResult {
         comparisons: Vec::new(),
         holders: Vec::new(),
         suppressed: Vec::new(),
+        attributions: Vec::new(),
+        captures: Vec::new(),
+        horizon: Vec::new(),
         jobs: Vec::new(),
         engine: verdict::ENGINE,
     }

@@ -7,6 +7,7 @@ use crate::decide::place::{
     self, AgentSnapshot, Placement, Snapshot, WaitingJob, are_replicas, are_siblings,
 };
 use crate::decide::standing;
+use crate::domain::build::PinnedPackage;
 use crate::domain::job::{JobEvent, JobState, Tenure};
 use crate::domain::limits::Limits;
 use crate::domain::run::{RunEvent, RunState};
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A forecast is made anew when it is older.
-const FORECAST_FOR: Duration = Duration::from_secs(5);
+const FORECAST_FOR: Duration = Duration::from_secs(2);
 
 impl State {
     /// Brings the fleet nearer to what is wanted. Runs on a timer and after whatever changed something.
@@ -29,6 +30,7 @@ impl State {
         self.refusals.retain(|_, until| *until > now);
         self.check_liveness(now);
         self.keep_schedules();
+        self.escalate();
         self.check_health();
         self.place(now);
         self.end_runs(now);
@@ -130,6 +132,7 @@ impl State {
                         .contains(&(job.spec.workload_name.as_str(), job.spec.tool)),
                     priority: run.record.priority,
                     is_health_check,
+                    packages: &run.input.packages,
                 };
                 for (other, agent) in &placed {
                     if are_replicas(other, &job.spec) {
@@ -245,7 +248,9 @@ impl State {
         for (run, entry) in &self.runs {
             match &entry.record.state {
                 RunState::Queued | RunState::Running { .. } | RunState::Cancelling { .. } => {
-                    if entry.jobs.values().all(|job| job.is_settled(now, &self.limits)) {
+                    if entry.jobs.values().all(|job| job.is_settled(now, &self.limits))
+                        && entry.subjects_to_look_at().is_empty()
+                    {
                         over.push(*run);
                         judge.push(*run);
                     }
@@ -280,7 +285,12 @@ impl State {
     }
 
     /// Where the jobs of a plan would go after everything that waits, and when; for a job that would not, what each agent lacks.
-    pub(crate) fn check(&self, specs: &[JobSpec], priority: u32) -> PlanPlaces {
+    pub(crate) fn check(
+        &self,
+        specs: &[JobSpec],
+        packages: &[PinnedPackage],
+        priority: u32,
+    ) -> PlanPlaces {
         let now = self.now();
         let hypothetical = |spec| WaitingJob {
             spec,
@@ -292,6 +302,7 @@ impl State {
             has_replicas: specs.iter().any(|other| are_replicas(other, spec)),
             priority,
             is_health_check: false,
+            packages,
         };
         let mut queue = self.queue();
         queue.extend(specs.iter().map(hypothetical));

@@ -143,7 +143,7 @@ impl State {
 
 fn is_watched(job: &JobEntry) -> bool {
     job.spec.tool == Tool::Plain
-        && job.spec.arm != Arm::Control
+        && matches!(job.spec.arm, Arm::Candidate | Arm::Baseline)
         && !job.watch.is_under_way
         && !job.record.is_ended
         && matches!(job.record.state, JobState::Running { .. } | JobState::Unreachable { .. })

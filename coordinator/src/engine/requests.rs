@@ -19,6 +19,9 @@ impl State {
         if let Some(known) = self.client_keys.get(&client_key) {
             return Submitted { run: *known, is_new: false };
         }
+        if input.packages.is_empty() {
+            input.packages = self.shelf.packages(&specs);
+        }
         for spec in &specs {
             input
                 .workloads
@@ -33,6 +36,7 @@ impl State {
             jobs: specs.iter().map(|spec| spec.job).collect(),
             jobs_over: 0,
             notes: Vec::new(),
+            escalations: Vec::new(),
             labels,
             priority,
         };
@@ -102,7 +106,7 @@ impl State {
 
     /// The evidence of a run was judged.
     pub(crate) fn judged(&mut self, judgement: Judgement) {
-        let Judgement { run, verdict, sentence, json, figures, against } = judgement;
+        let Judgement { run, verdict, sentence, json, figures, signatures, against } = judgement;
         if let Some(entry) = self.runs.get_mut(&run) {
             entry.is_being_judged = false;
         }
@@ -113,6 +117,7 @@ impl State {
             self.effects.batch.facts(run, &RunFacts::of(jobs));
             self.effects.batch.figures(run, view.record.submitted_at.0, &figures);
         }
+        self.effects.batch.signatures(signatures);
         if let Some(against) = &against {
             self.effects.batch.against(run, against);
         }

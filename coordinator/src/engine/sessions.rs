@@ -44,6 +44,7 @@ impl State {
             .values()
             .find(|other| other.record.agent != agent && other.record.name == name)
             .map(|other| (other.record.agent, other.session.is_some()));
+        let mut before = None;
         if let Some((other, is_connected)) = namesake {
             let jobs = self.live_jobs_of(other).count();
             match (is_connected, jobs) {
@@ -51,6 +52,7 @@ impl State {
                 (false, 0) => {
                     // A host whose data folder was made anew: it never counts twice.
                     warn!(%agent, %other, name, "takes the place of an agent of its name with another id");
+                    before = self.fleet.get(&other).cloned();
                     self.forget_agent(other);
                 }
                 (false, jobs) => return Err(HelloRefused::NameHeld { name, other, jobs }),
@@ -58,6 +60,9 @@ impl State {
         }
         let is_known = self.agents.contains_key(&agent);
         self.admit(agent, &name, join, is_known);
+        if let Some(before) = before {
+            self.inherit(agent, before);
+        }
         capabilities.labels.insert(NAME_LABEL.to_owned(), name.clone());
         let now = self.now();
         self.sessions += 1;

@@ -2,6 +2,7 @@
 
 use crate::config::{CanaryPlan, CoordinatorConfig};
 use crate::domain::alert::Alert;
+use crate::domain::build::Shelf;
 use crate::domain::fleet::FleetRecord;
 use crate::domain::job::{JobEvent, JobState};
 use crate::domain::limits::Limits;
@@ -9,6 +10,7 @@ use crate::domain::record::{AgentRecord, JobRecord, RunInput, RunRecord};
 use crate::domain::run::{RunEvent, RunState};
 use crate::domain::time::UnixUs;
 use crate::engine::clock::Clock;
+use crate::engine::escalation::{self, Plain};
 use crate::engine::looking::Watch;
 use crate::engine::notices::Notices;
 use crate::engine::schedules::Schedules;
@@ -16,8 +18,9 @@ use crate::store::catalogue::Batch;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
 use pgsoak_proto::job::{JobSpec, Lease};
 use pgsoak_proto::session::{Assignment, CoordinatorMessage, JobProgress};
+use pgsoak_workloads::escalate::Subject;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::Arc,
     time::Duration,
@@ -52,10 +55,14 @@ pub(crate) struct State {
     pub(crate) effects: Effects,
     /// Something changed that the next look must see.
     pub(crate) is_dirty: bool,
+    /// Packages that runs are given.
+    pub(crate) shelf: Shelf,
     /// Runs whose evidence is to be judged.
     pub(crate) to_judge: Vec<RunId>,
     /// Messages to people.
     pub(crate) notices: Notices,
+    /// Jobs whose evidence is to be looked at for growth.
+    pub(crate) to_escalate: Vec<Plain>,
 }
 
 /// A run in memory.
@@ -65,6 +72,10 @@ pub(crate) struct RunEntry {
     pub(crate) jobs: BTreeMap<JobId, JobEntry>,
     /// Its judgement is under way.
     pub(crate) is_being_judged: bool,
+    /// Jobs whose plan asks for more where they grow.
+    pub(crate) may_escalate: BTreeSet<JobId>,
+    /// Subjects whose plain jobs are being looked at for growth.
+    pub(crate) being_looked_at: Vec<Subject>,
 }
 
 /// A job in memory. What is beside the record is not kept over a restart.
@@ -199,8 +210,10 @@ impl State {
             sessions: 0,
             effects: Effects::default(),
             is_dirty: true,
+            shelf: Shelf::default(),
             to_judge: Vec::new(),
             notices: Notices::new(config),
+            to_escalate: Vec::new(),
         }
     }
 
@@ -365,7 +378,15 @@ impl State {
         for job in jobs.keys() {
             self.run_of_job.insert(*job, run);
         }
-        let entry = RunEntry { record, input: Arc::new(input), jobs, is_being_judged: false };
+        let may_escalate = escalation::asked(&record, &input, &jobs);
+        let entry = RunEntry {
+            record,
+            input: Arc::new(input),
+            jobs,
+            is_being_judged: false,
+            may_escalate,
+            being_looked_at: Vec::new(),
+        };
         self.runs.insert(run, entry);
         self.is_dirty = true;
     }

@@ -12,8 +12,12 @@ use std::collections::HashMap;
 /// When it cannot be read.
 pub async fn snapshot(store: &Store, run: RunId) -> Result<Option<RunSnapshot>, StoreError> {
     let Some(record) = store.run(run).await? else { return Ok(None) };
+    // Of a run that was imported they are those that it came with.
+    let imported = store.input(run).await?.unwrap_or_default().agents;
     let agents = store.agents().await?;
-    let names: HashMap<_, _> = agents.into_iter().map(|agent| (agent.agent, agent.name)).collect();
+    let mut names: HashMap<_, _> =
+        agents.into_iter().map(|agent| (agent.agent, agent.name)).collect();
+    names.extend(imported);
     let jobs = store
         .jobs(&record)
         .await?

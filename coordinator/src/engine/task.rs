@@ -4,13 +4,14 @@ use crate::config::CoordinatorConfig;
 use crate::domain::alert::Alert;
 use crate::domain::limits::Limits;
 use crate::engine::clock::Clock;
+use crate::engine::escalation::Grown;
 use crate::engine::handle::{EngineHandle, QUEUE, Request};
 use crate::engine::judging::{self, Judgement};
 use crate::engine::looking::{self, Looked};
 use crate::engine::state::{Effects, State};
 use crate::metrics::{Metrics, VerdictLabel};
 use crate::store::{Store, StoreError};
-use pgsoak_proto::id::AgentId;
+use pgsoak_proto::id::{AgentId, JobId};
 use pgsoak_proto::session::CoordinatorMessage;
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -40,6 +41,7 @@ struct Task {
     judges: Arc<Semaphore>,
     metrics: Metrics,
     has_notices: Arc<Notify>,
+    escalating: JoinSet<Grown>,
 }
 
 /// Restores the state and starts the task. It ends when `shutdown` fires, or when the store cannot be written.
@@ -55,6 +57,7 @@ pub async fn spawn(
     shutdown: CancellationToken,
 ) -> Result<(EngineHandle, JoinHandle<()>), StoreError> {
     let mut state = State::new(config, limits, clock);
+    state.shelf = store.shelf();
     state.restore(store.load().await?);
     state.restore_ends(store.ends(state.live_attempts()).await?);
     let (requests_in, requests) = mpsc::channel(QUEUE);
@@ -72,6 +75,7 @@ pub async fn spawn(
         judges: Arc::new(Semaphore::new(JUDGES)),
         metrics,
         has_notices: Arc::clone(&handle.has_notices),
+        escalating: JoinSet::new(),
     };
     let join = tokio::spawn(task.run(shutdown).instrument(info_span!("engine")));
     Ok((handle, join))
@@ -99,6 +103,10 @@ impl Task {
                     Ok(looked) => self.state.looked(looked),
                     Err(error) => error!(%error, "a look did not come to an end"),
                 },
+                Some(grown) = self.escalating.join_next() => match grown {
+                    Ok(grown) => self.state.grown(grown, JobId::issue),
+                    Err(error) => error!(%error, "a look for growth did not come to an end"),
+                },
                 request = self.requests.recv() => match request {
                     Some(request) => self.serve_round(request).await,
                     None => break,
@@ -112,9 +120,11 @@ impl Task {
                 error!(%error, "the catalogue cannot be written; the coordinator gives up (jobs go on without it)");
                 break;
             }
+            self.start_escalating();
             self.start_judging();
             self.start_looking();
         }
+        self.escalating.shutdown().await;
         self.judging.shutdown().await;
         self.looking.shutdown().await;
         self.last_words().await;
@@ -160,8 +170,8 @@ impl Task {
                 state.reply(reply, census);
             }
             Request::Audience(audience) => state.notices.audience = audience,
-            Request::Check(specs, priority, reply) => {
-                let places = state.check(&specs, priority);
+            Request::Check(specs, packages, priority, reply) => {
+                let places = state.check(&specs, &packages, priority);
                 state.reply(reply, places);
             }
             Request::Hello(hello, join, outbound, reply) => {
@@ -245,6 +255,25 @@ impl Task {
                 warn!(%agent, "the session takes no messages; it is cut");
                 entry.session = None;
             }
+        }
+    }
+
+    fn start_escalating(&mut self) {
+        for look in std::mem::take(&mut self.state.to_escalate) {
+            let Some(view) = self.state.view(look.run) else { continue };
+            let Some(input) = self.state.runs.get(&look.run).map(|entry| Arc::clone(&entry.input))
+            else {
+                continue;
+            };
+            let (store, judges) = (self.store.clone(), Arc::clone(&self.judges));
+            let span = info_span!("escalate", run = %look.run);
+            let looking = async move {
+                // Never closed.
+                let _permit = judges.acquire_owned().await;
+                let growth = judging::growth_of(&store, &view, &input, &look).await;
+                Grown { run: look.run, subject: look.subject, growth }
+            };
+            self.escalating.spawn(looking.instrument(span));
         }
     }
 

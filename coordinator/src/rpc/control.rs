@@ -165,7 +165,9 @@ impl Control for ControlService {
         let limits = &self.services.limits;
         let submission = submit::submission(plan_toml, workloads, String::new(), limits, agents)?;
         let Submission { specs, priority, .. } = submission;
-        let places = self.services.engine.check(specs.clone(), priority).await.or_status()?;
+        let packages = self.services.store.shelf().packages(&specs);
+        let places =
+            self.services.engine.check(specs.clone(), packages, priority).await.or_status()?;
         let jobs = specs
             .into_iter()
             .zip(places.jobs)

@@ -1,18 +1,20 @@
 //! `History`: past runs by filter, notes and pins, comparisons, baselines.
 
 use crate::decide::find::{Filter, Page, Sort};
+use crate::decide::retention::Limits;
 use crate::domain::history::{Baseline, BaselineOf, MAX_NOTES, MAX_TEXT, Remark, RunLine};
 use crate::domain::time::UnixUs;
-use crate::engine::comparing;
+use crate::engine::{comparing, retention};
 use crate::rpc::server::Services;
 use crate::rpc::status::OrStatus as _;
-use crate::rpc::{control, trend, view};
+use crate::rpc::{control, signatures, trend, view};
 use crate::store::catalogue::Batch;
 use pgsoak_analysis::compare::{Set, compare_sets};
 use pgsoak_proto::id::RunId;
 use pgsoak_proto::job::InvalidBuild;
 use pgsoak_proto::wire;
 use pgsoak_proto::wire::history_server::History;
+use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 /// Runs in a page that asks for none in particular.
@@ -34,6 +36,12 @@ impl HistoryService {
 
     async fn find(&self, text: &str) -> Result<RunId, Status> {
         control::find(&self.services, text).await
+    }
+
+    /// Stores what somebody changed of a run, and answers with the run as it is then.
+    async fn changed(&self, run: RunId, batch: Batch) -> Result<Response<wire::RunDetail>, Status> {
+        self.services.store.commit(batch).await.or_status()?;
+        self.detail(run).await.map(Response::new)
     }
 
     async fn detail(&self, run: RunId) -> Result<wire::RunDetail, Status> {
@@ -242,8 +250,7 @@ impl History for HistoryService {
         }
         let mut batch = Batch::default();
         batch.remark(run, remark);
-        self.services.store.commit(batch).await.or_status()?;
-        self.detail(run).await.map(Response::new)
+        self.changed(run, batch).await
     }
 
     async fn set_pin(
@@ -258,8 +265,7 @@ impl History for HistoryService {
         };
         let mut batch = Batch::default();
         batch.pin(run, pin);
-        self.services.store.commit(batch).await.or_status()?;
-        self.detail(run).await.map(Response::new)
+        self.changed(run, batch).await
     }
 
     async fn get_trend(
@@ -340,5 +346,48 @@ impl History for HistoryService {
         _request: Request<wire::ListBaselinesRequest>,
     ) -> Result<Response<wire::ListBaselinesResponse>, Status> {
         self.list_of_baselines().await
+    }
+
+    async fn list_signatures(
+        &self,
+        request: Request<wire::ListSignaturesRequest>,
+    ) -> Result<Response<wire::ListSignaturesResponse>, Status> {
+        let signatures = self.services.store.signatures().await.or_status()?;
+        Ok(Response::new(signatures::found(signatures, &request.into_inner())))
+    }
+
+    async fn prune(
+        &self,
+        request: Request<wire::PruneRequest>,
+    ) -> Result<Response<wire::PruneResponse>, Status> {
+        let wire::PruneRequest { max_age_seconds, max_runs, max_bytes, dry_run } =
+            request.into_inner();
+        let limits = Limits {
+            max_age: max_age_seconds.map(Duration::from_secs),
+            max_runs: max_runs.map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
+            max_bytes,
+        };
+        if limits == Limits::default() {
+            return Err(Status::invalid_argument("nothing says what may stay"));
+        }
+        let lines = self.services.store.lines();
+        let Services { store, engine, .. } = &self.services;
+        let found = retention::retain(store, engine, limits, dry_run).await.or_status()?;
+        let runs = found.goes.into_iter().map(|of| {
+            let record = lines.iter().map(|line| &line.record).find(|record| record.run == of.run);
+            wire::PrunedRun {
+                run_id: of.run.to_string(),
+                plan: record.map(|record| record.plan.clone()).unwrap_or_default(),
+                submitted_at_unix_us: record.map_or(0, |record| record.submitted_at.0),
+                why: of.why.to_owned(),
+                bytes: of.bytes,
+            }
+        });
+        Ok(Response::new(wire::PruneResponse {
+            runs: runs.collect(),
+            total: u64::try_from(found.runs).unwrap_or(u64::MAX),
+            total_bytes: found.bytes,
+            protected: u64::try_from(found.protected).unwrap_or(u64::MAX),
+        }))
     }
 }

@@ -5,6 +5,8 @@ use crate::domain::limits::Limits;
 use crate::engine::handle::EngineHandle;
 use crate::notify::Targets;
 use crate::rpc::auth::AuthLayer;
+use crate::rpc::builds::BuildsService;
+use crate::rpc::bundles::BundlesService;
 use crate::rpc::control::ControlService;
 use crate::rpc::fleet::FleetService;
 use crate::rpc::fleet_admin::FleetAdminService;
@@ -13,6 +15,8 @@ use crate::rpc::notify::NotifyService;
 use crate::rpc::schedules::SchedulesService;
 use crate::store::Store;
 use futures_util::Stream;
+use pgsoak_proto::wire::builds_server::BuildsServer;
+use pgsoak_proto::wire::bundles_server::BundlesServer;
 use pgsoak_proto::wire::control_server::ControlServer;
 use pgsoak_proto::wire::fleet_admin_server::FleetAdminServer;
 use pgsoak_proto::wire::fleet_server::FleetServer;
@@ -106,6 +110,12 @@ impl Services {
         let schedules = SchedulesServer::new(SchedulesService::new(self.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let builds = BuildsServer::new(BuildsService::new(self.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let bundles = BundlesServer::new(BundlesService::new(self.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<FleetServer<FleetService>>().await;
         reporter.set_serving::<ControlServer<ControlService>>().await;
@@ -114,6 +124,8 @@ impl Services {
         reporter.set_serving::<FleetAdminServer<FleetAdminService>>().await;
         reporter.set_serving::<SchedulesServer<SchedulesService>>().await;
         reporter.set_serving::<NotifyServer<NotifyService>>().await;
+        reporter.set_serving::<BuildsServer<BuildsService>>().await;
+        reporter.set_serving::<BundlesServer<BundlesService>>().await;
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -155,6 +167,8 @@ impl Services {
             .add_service(schedules)
             .add_service(notify)
             .add_service(fleet_admin)
+            .add_service(builds)
+            .add_service(bundles)
     }
 }
 

@@ -1,10 +1,13 @@
 //! The one table of status codes: what went wrong, as gRPC says it.
 
 use crate::domain::short_id::FindRunError;
+use crate::engine::bundle::ImportError;
 use crate::engine::comparing::SetError;
 use crate::engine::handle::{EngineGone, HelloRefused};
 use crate::engine::judging::JudgeError;
+use crate::engine::retention::RetentionError;
 use crate::store::StoreError;
+use crate::store::builds::PushError;
 use pgsoak_proto::chain::chain;
 use pgsoak_proto::convert::InvalidMessage;
 use pgsoak_workloads::file_error::FileError;
@@ -97,6 +100,41 @@ impl IntoStatus for StoreError {
 impl IntoStatus for JudgeError {
     fn into_status(self) -> Status {
         Status::internal(cut(&self.to_string()))
+    }
+}
+
+impl IntoStatus for ImportError {
+    fn into_status(self) -> Status {
+        let text = cut(&chain(&self));
+        match self {
+            Self::Malformed(_) => Status::invalid_argument(text),
+            Self::Known(_) => Status::failed_precondition(text),
+            Self::OtherResult { .. } | Self::Append(_) | Self::Artifact(_) => {
+                Status::data_loss(text)
+            }
+            Self::Judge(error) => error.into_status(),
+            Self::Store(error) => error.into_status(),
+        }
+    }
+}
+
+impl IntoStatus for RetentionError {
+    fn into_status(self) -> Status {
+        match self {
+            Self::Store(error) => error.into_status(),
+            Self::Gone(error) => error.into_status(),
+        }
+    }
+}
+
+impl IntoStatus for PushError {
+    fn into_status(self) -> Status {
+        let text = cut(&chain(&self));
+        match self {
+            Self::TooLarge { .. } | Self::Refused(_) => Status::invalid_argument(text),
+            Self::Damaged { .. } => Status::data_loss(text),
+            Self::Store(error) => error.into_status(),
+        }
     }
 }
 

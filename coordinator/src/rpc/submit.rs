@@ -42,7 +42,7 @@ pub(super) fn input(
         return Err(too_long(&format!("workload {}", file.name), file.toml.len()));
     }
     let workloads = workloads.into_iter().map(|file| (file.name, file.toml)).collect();
-    Ok(RunInput { plan_toml, workloads })
+    Ok(RunInput { plan_toml, workloads, ..RunInput::default() })
 }
 
 impl IntoStatus for PlanRefused {

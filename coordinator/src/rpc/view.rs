@@ -53,6 +53,7 @@ pub(super) fn run_line(record: &RunRecord) -> wire::RunView {
         jobs_total: count(record.jobs.len()),
         jobs_over: record.jobs_over,
         is_cancelled: record.state.cancelled().is_some(),
+        priority: record.priority,
     }
 }
 

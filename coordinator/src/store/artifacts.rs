@@ -94,6 +94,11 @@ impl std::fmt::Debug for Artifacts {
 }
 
 impl Artifacts {
+    /// Where the raw files of a run lie.
+    pub(crate) fn folder_of(&self, run: RunId) -> PathBuf {
+        self.folder.join(run.to_string())
+    }
+
     pub(crate) fn start(folder: PathBuf) -> Result<Self, OpenStoreError> {
         fs::create_dir_all(&folder)
             .map_err(|source| OpenStoreError::Io { path: folder.clone(), source })?;

@@ -31,11 +31,13 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
+mod builds;
 pub(crate) mod check;
 mod fleet;
 mod history;
 mod keys;
 mod notices;
+mod removal;
 mod schedules;
 mod summaries;
 
@@ -355,8 +357,13 @@ impl Catalogue {
     }
 
     pub(crate) fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
-        let mut found: Vec<AgentRecord> = Vec::new();
-        self.scan(keys::AGENTS, |record| {
+        self.all(keys::AGENTS)
+    }
+
+    /// Every record under a prefix; what is damaged is left out, and said.
+    fn all<T: serde::de::DeserializeOwned>(&self, prefix: &[u8]) -> Result<Vec<T>, StoreError> {
+        let mut found = Vec::new();
+        self.scan(prefix, |record| {
             match record {
                 Ok(record) => found.push(record),
                 Err(error) => warn!(%error, "left out of a list"),

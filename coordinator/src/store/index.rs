@@ -21,6 +21,7 @@ pub(crate) enum Change {
     Agent(Box<AgentRecord>),
     Facts(RunId, RunFacts),
     Annotations(RunId, Annotations),
+    Removed(RunId),
 }
 
 /// The index.
@@ -100,6 +101,7 @@ impl Inner {
                     line.annotations = annotations;
                 }
             }
+            Change::Removed(run) => drop(self.runs.remove(&run)),
         }
     }
 }

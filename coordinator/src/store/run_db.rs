@@ -106,6 +106,11 @@ impl RunDbs {
         Ok(Self { folder, open: Mutex::new(HashMap::new()) })
     }
 
+    /// Where the databases lie, each under its run's id.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The run's database, made where there is none. Blocks.
     pub(crate) fn open(&self, run: RunId) -> Result<Arc<RunDb>, OpenStoreError> {
         // Held while it opens, so that no run is opened twice.

@@ -174,6 +174,7 @@ async fn an_agent_that_was_made_anew_takes_the_place_of_the_old_one() {
     let mut agent = Scripted::new("a");
     agent.connect(&stage.socket(), vec![]).await;
     let old = agent.id;
+    order(&stage, "a", wire::AgentOrder::Note, "ask Kim").await.unwrap();
     agent.disconnect();
     agent.id = AgentId::issue();
     // Until the coordinator has seen the old session end, the name is taken.
@@ -192,6 +193,7 @@ async fn an_agent_that_was_made_anew_takes_the_place_of_the_old_one() {
     let id = members[0].agent.as_ref().unwrap().agent_id.clone();
     assert_eq!(id, agent.id.to_string());
     assert_ne!(id, old.to_string());
+    assert_eq!(members[0].note, "ask Kim", "what was said of the host stays");
 
     // One that holds a job cannot be replaced unawares.
     let run = stage.submit(&plan(""), "k").await;

@@ -126,3 +126,90 @@ async fn notes_and_pins_stay_and_bad_ones_are_refused() {
     assert!(client.set_pin(unpin).await.unwrap().into_inner().pin.is_none());
     stage.stop().await;
 }
+
+#[tokio::test]
+async fn pruning_takes_the_oldest_and_neither_pins_nor_what_is_compared_with() {
+    let mut stage = Stage::new().await;
+    let mut agent = Scripted::new("a");
+    agent.connect(&stage.socket(), vec![]).await;
+    let mut runs = Vec::new();
+    for key in ["1", "2", "3", "4"] {
+        runs.push(soak(&stage, &mut agent, key, "main").await);
+    }
+    let mut client = history(&stage).await;
+    let pin = wire::SetPinRequest { run_id: runs[0].clone(), pinned: true, ..Default::default() };
+    client.set_pin(pin).await.unwrap();
+    let baseline = wire::SetBaselineRequest {
+        plan: "t".to_owned(),
+        target: runs[1].clone(),
+        reason: "known good".to_owned(),
+    };
+    let set = client.set_baseline(baseline).await.unwrap().into_inner().baselines;
+    assert_eq!((set[0].plan.as_str(), &set[0].target), ("t", &runs[1]));
+    let shown = wire::GetRunRequest { run_id: runs[3].clone() };
+    let choice = client.show_run(shown).await.unwrap().into_inner().baseline.unwrap();
+    assert!(choice.target == runs[1] && choice.why.contains("known good"), "{choice:?}");
+
+    let keep = |dry_run| wire::PruneRequest { max_runs: Some(2), dry_run, ..Default::default() };
+    let dry = client.prune(keep(true)).await.unwrap().into_inner();
+    assert_eq!((dry.runs.len(), dry.total, dry.protected), (2, 4, 2));
+    assert_eq!(found(&stage, wire::RunFilter::default()).await.len(), 4);
+    assert!(stage.data().join("runs").join(&runs[2]).exists());
+    // The coordinator may hold a finished run in memory for a moment: pruning asks again.
+    let pruned = client.prune(keep(false)).await.unwrap().into_inner();
+    assert_eq!(pruned.runs.len(), 2, "{pruned:?}");
+    assert_eq!(pruned.runs[0].run_id, runs[2]);
+
+    for is_restarted in [false, true] {
+        if is_restarted {
+            stage.stop().await;
+            stage.start().await;
+        }
+        let left = found(&stage, wire::RunFilter::default()).await;
+        assert_eq!(left, [runs[1].clone(), runs[0].clone()]);
+        for (run, is_there) in [(&runs[0], true), (&runs[2], false), (&runs[3], false)] {
+            assert_eq!(stage.data().join("runs").join(run).exists(), is_there, "{run}");
+            let request = wire::GetRunRequest { run_id: run.clone() };
+            assert_eq!(stage.control().await.get_run(request).await.is_ok(), is_there);
+        }
+    }
+    // The key of a run that is gone begins a new one.
+    let again = stage.control().await.submit_run(submission(&plan(""), "3")).await.unwrap();
+    assert!(again.into_inner().is_new);
+    let nothing = history(&stage).await.prune(wire::PruneRequest::default()).await.unwrap_err();
+    assert_eq!(nothing.code(), Code::InvalidArgument);
+    stage.stop().await;
+    let checked = pgsoak_coordinator::app::check(&stage.data()).unwrap();
+    assert_eq!(checked.problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn runs_are_compared_by_kept_figures_and_a_trend_needs_a_sound_job() {
+    let mut stage = Stage::new().await;
+    let mut agent = Scripted::new("a");
+    agent.connect(&stage.socket(), vec![]).await;
+    let first = soak(&stage, &mut agent, "1", "main").await;
+    let second = soak(&stage, &mut agent, "2", "main").await;
+    let mut client = history(&stage).await;
+    let compare = |before: &str, after: &str| wire::CompareRunsRequest {
+        before: before.to_owned(),
+        after: after.to_owned(),
+        ..Default::default()
+    };
+    let json = client.compare_runs(compare(&first, &second)).await.unwrap().into_inner().json;
+    let compared: pgsoak_analysis::compare::SetComparison = serde_json::from_str(&json).unwrap();
+    assert_eq!((&compared.before.runs[0], &compared.after.runs[0]), (&first, &second));
+    // Their jobs did no work at all: that is said, and nothing is compared.
+    assert!(compared.notes.iter().any(|note| note.contains("left out")), "{compared:#?}");
+    let of_build = client.compare_runs(compare("vanilla", &second)).await;
+    assert!(of_build.is_ok(), "{of_build:?}");
+    let unknown = client.compare_runs(compare("e@9", &second)).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound, "{unknown}");
+    let trend = wire::GetTrendRequest { workload: "w".to_owned(), ..Default::default() };
+    let none = client.get_trend(trend).await.unwrap_err();
+    assert!(none.message().contains("no judged run has a sound job"), "{none}");
+    let waiting = stage.submit(&plan("tool = \"memcheck\""), "3").await;
+    let unfinished = client.compare_runs(compare(&first, &waiting)).await.unwrap_err();
+    assert_eq!(unfinished.code(), Code::FailedPrecondition, "{unfinished}");
+    stage.stop().await;
+}

@@ -46,6 +46,7 @@ fn evidence(used: fn(u64) -> u64) -> Vec<Frame> {
         processes: Vec::new(),
         host: HostSamples { operations: vec![5; ticks.len()], ..HostSamples::default() },
         ticks,
+        left_out: 0,
     }));
     times.push(Duration::from_secs(181));
     let started = frames(1, 1).into_iter();
@@ -64,6 +65,7 @@ async fn submit(stage: &Stage, top: &str) -> String {
         workloads: vec![wire::WorkloadFile { name: "w".to_owned(), toml: LOOP.to_owned() }],
         client_key: "key".to_owned(),
         labels: BTreeMap::new(),
+        priority: 0,
     };
     stage.control().await.submit_run(request).await.unwrap().into_inner().run_id
 }

@@ -6,6 +6,8 @@
     reason = "helpers of a test; a failure here is the report"
 )]
 
+mod builds;
+mod bundles;
 mod cancel;
 mod crash;
 mod fleet;

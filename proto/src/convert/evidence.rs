@@ -67,13 +67,14 @@ impl TryFrom<frame::Body> for Body {
             frame::Body::MemcheckErrors(w) => {
                 Self::MemcheckErrors(w.try_into().within("memcheck_errors")?)
             }
-            frame::Body::Coverage(w) => Self::Coverage(w.into()),
+            frame::Body::Coverage(w) => Self::Coverage(w.try_into().within("coverage")?),
             frame::Body::Gap(w) => Self::Gap(w.try_into().within("gap")?),
             frame::Body::Ended(w) => Self::Ended(w.try_into().within("ended")?),
             frame::Body::SiteDigest(w) => Self::SiteDigest(w.try_into().within("site_digest")?),
             frame::Body::MemcheckExit(w) => {
                 Self::MemcheckExit(w.try_into().within("memcheck_exit")?)
             }
+            frame::Body::Capture(w) => Self::Capture(w.try_into().within("capture")?),
         })
     }
 }
@@ -98,6 +99,7 @@ impl From<&Body> for frame::Body {
             Body::Ended(b) => Self::Ended(b.into()),
             Body::SiteDigest(b) => Self::SiteDigest(b.into()),
             Body::MemcheckExit(b) => Self::MemcheckExit(b.into()),
+            Body::Capture(b) => Self::Capture(b.into()),
         }
     }
 }
@@ -257,6 +259,7 @@ impl TryFrom<wire::AtRest> for AtRest {
             pss_anon_bytes,
             rows,
             trimmed_rss_anon_bytes,
+            allocator,
         } = wire;
         let contexts: Vec<ContextUse> = each(contexts, "contexts")?;
         if !contexts.is_sorted_by(|a, b| a.name < b.name) {
@@ -273,6 +276,7 @@ impl TryFrom<wire::AtRest> for AtRest {
             pss_anon_bytes,
             rows,
             trimmed_rss_anon_bytes,
+            allocator: allocator.map(Into::into),
         })
     }
 }
@@ -290,6 +294,7 @@ impl From<&AtRest> for wire::AtRest {
             pss_anon_bytes,
             rows,
             trimmed_rss_anon_bytes,
+            allocator,
         } = at_rest;
         Self {
             session: *session,
@@ -302,12 +307,13 @@ impl From<&AtRest> for wire::AtRest {
             pss_anon_bytes: *pss_anon_bytes,
             rows: *rows,
             trimmed_rss_anon_bytes: *trimmed_rss_anon_bytes,
+            allocator: allocator.map(Into::into),
         }
     }
 }
 
 /// In the order of their names; those that share a name as one.
-fn by_name(contexts: &[ContextUse]) -> Vec<wire::ContextUse> {
+pub(super) fn by_name(contexts: &[ContextUse]) -> Vec<wire::ContextUse> {
     let mut sorted: Vec<wire::ContextUse> = contexts.iter().map(Into::into).collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     sorted.dedup_by(|other, kept| {
@@ -367,19 +373,28 @@ impl From<&CheckResult> for wire::CheckResult {
     }
 }
 
-impl From<wire::ToolCoverage> for ToolCoverage {
-    fn from(wire: wire::ToolCoverage) -> Self {
-        let wire::ToolCoverage { processes_expected, processes_seen, backend_us, backend_us_seen } =
-            wire;
-        Self { processes_expected, processes_seen, backend_us, backend_us_seen }
+impl TryFrom<wire::ToolCoverage> for ToolCoverage {
+    type Error = InvalidMessage;
+
+    fn try_from(wire: wire::ToolCoverage) -> Result<Self, Self::Error> {
+        let wire::ToolCoverage {
+            processes_expected,
+            processes_seen,
+            backend_us,
+            backend_us_seen,
+            proof,
+        } = wire;
+        let proof = proof.map(TryInto::try_into).transpose().within("proof")?;
+        Ok(Self { processes_expected, processes_seen, backend_us, backend_us_seen, proof })
     }
 }
 
 impl From<ToolCoverage> for wire::ToolCoverage {
     fn from(coverage: ToolCoverage) -> Self {
-        let ToolCoverage { processes_expected, processes_seen, backend_us, backend_us_seen } =
+        let ToolCoverage { processes_expected, processes_seen, backend_us, backend_us_seen, proof } =
             coverage;
-        Self { processes_expected, processes_seen, backend_us, backend_us_seen }
+        let proof = proof.map(Into::into);
+        Self { processes_expected, processes_seen, backend_us, backend_us_seen, proof }
     }
 }
 

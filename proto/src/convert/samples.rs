@@ -45,7 +45,8 @@ fn absolutes(differences: &[i64], field: &str) -> Result<Vec<u64>, InvalidMessag
 /// # Errors
 /// When any of that does not hold.
 pub fn sample_columns(batch: &wire::SampleBatch) -> Result<Samples, InvalidMessage> {
-    let wire::SampleBatch { first_tick, tick_deltas, elapsed_us, processes, host } = batch;
+    let wire::SampleBatch { first_tick, tick_deltas, elapsed_us, processes, host, left_out } =
+        batch;
     let ticks = ticks(*first_tick, tick_deltas)?;
     let elapsed_us = absolutes(elapsed_us, "elapsed_us")?;
     if elapsed_us.len() != ticks.len() {
@@ -65,7 +66,7 @@ pub fn sample_columns(batch: &wire::SampleBatch) -> Result<Samples, InvalidMessa
         Some(columns) => host_columns(columns, ticks.len()).within("host")?,
         None => HostSamples::default(),
     };
-    Ok(Samples { ticks, elapsed_us, processes: decoded, host })
+    Ok(Samples { ticks, elapsed_us, processes: decoded, host, left_out: *left_out })
 }
 
 fn unequal(field: &str, length: usize, expected: usize) -> InvalidMessage {
@@ -155,8 +156,14 @@ fn process(
 }
 
 fn host_columns(columns: &wire::HostColumns, rows: usize) -> Result<HostSamples, InvalidMessage> {
-    let wire::HostColumns { available_kib, pressure_some_us, load_centi, cgroup_kib, operations } =
-        columns;
+    let wire::HostColumns {
+        available_kib,
+        pressure_some_us,
+        load_centi,
+        cgroup_kib,
+        operations,
+        clock_ms,
+    } = columns;
     let column = |differences: &[i64], field: &str| {
         let values = absolutes(differences, field)?;
         if values.is_empty() || values.len() == rows {
@@ -171,6 +178,7 @@ fn host_columns(columns: &wire::HostColumns, rows: usize) -> Result<HostSamples,
         load_centi: column(load_centi, "load_centi")?,
         cgroup_kib: column(cgroup_kib, "cgroup_kib")?,
         operations: column(operations, "operations")?,
+        clock_ms: column(clock_ms, "clock_ms")?,
     })
 }
 
@@ -184,7 +192,7 @@ impl TryFrom<wire::SampleBatch> for Samples {
 
 impl From<&Samples> for wire::SampleBatch {
     fn from(samples: &Samples) -> Self {
-        let Samples { ticks, elapsed_us, processes, host } = samples;
+        let Samples { ticks, elapsed_us, processes, host, left_out } = samples;
         let first_tick = ticks.first().copied().unwrap_or(0);
         let since: Vec<u64> = ticks.iter().map(|tick| tick.saturating_sub(first_tick)).collect();
         Self {
@@ -193,6 +201,7 @@ impl From<&Samples> for wire::SampleBatch {
             elapsed_us: differences(elapsed_us),
             processes: processes.iter().map(Into::into).collect(),
             host: (*host != HostSamples::default()).then(|| host.into()),
+            left_out: *left_out,
         }
     }
 }
@@ -232,14 +241,21 @@ impl From<&ProcessSamples> for wire::ProcessColumns {
 
 impl From<&HostSamples> for wire::HostColumns {
     fn from(host: &HostSamples) -> Self {
-        let HostSamples { available_kib, pressure_some_us, load_centi, cgroup_kib, operations } =
-            host;
+        let HostSamples {
+            available_kib,
+            pressure_some_us,
+            load_centi,
+            cgroup_kib,
+            operations,
+            clock_ms,
+        } = host;
         Self {
             available_kib: differences(available_kib),
             pressure_some_us: differences(pressure_some_us),
             load_centi: differences(load_centi),
             cgroup_kib: differences(cgroup_kib),
             operations: differences(operations),
+            clock_ms: differences(clock_ms),
         }
     }
 }

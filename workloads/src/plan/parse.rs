@@ -23,7 +23,7 @@ const PLAN_KEYS: [&str; 10] = [
     "canary",
     "priority",
 ];
-const JOB_KEYS: [&str; 17] = [
+const JOB_KEYS: [&str; 18] = [
     "workload",
     "tool",
     "postgres",
@@ -41,6 +41,7 @@ const JOB_KEYS: [&str; 17] = [
     "on_lost",
     "suppressions",
     "pages_as_heap",
+    "escalate",
 ];
 const TOOLS: [Tool; 4] = [Tool::Plain, Tool::Memcheck, Tool::Massif, Tool::Heaptrack];
 
@@ -124,7 +125,16 @@ fn name_of_stem(stem: &str) -> String {
 }
 
 fn floor(table: Table<'_, '_>) -> Floor {
-    table.known("[floor]", &["bytes_per_operation", "bytes_per_second"]);
+    table.known("[floor]", &["bytes_per_operation", "bytes_per_second", "coverage"]);
+    let share = |key: &str| {
+        let entry = table.get(key)?;
+        let share = entry.number()?;
+        if share <= 0.0 || share > 1.0 {
+            entry.refuse("must be above 0 and at most 1: a share of the backends' seconds");
+            return None;
+        }
+        Some(share)
+    };
     let positive = |key: &str| {
         let entry = table.get(key)?;
         let number = if entry.is_number() { entry.number()? } else { entry.fractional_bytes()? };
@@ -137,6 +147,7 @@ fn floor(table: Table<'_, '_>) -> Floor {
     Floor {
         bytes_per_operation: positive("bytes_per_operation"),
         bytes_per_second: positive("bytes_per_second"),
+        coverage: share("coverage"),
     }
 }
 
@@ -207,6 +218,7 @@ fn job(table: Table<'_, '_>, base: &PlanJob) -> PlanJob {
                 .and_then(|entry| entry.flag())
                 .unwrap_or(base.options.pages_as_heap),
         },
+        escalate: table.get("escalate").and_then(|e| e.flag()).unwrap_or(base.escalate),
     }
 }
 
@@ -309,6 +321,7 @@ impl Default for PlanJob {
             seed: 1,
             on_lost: OnLost::Wait,
             options: ToolOptions::default(),
+            escalate: false,
         }
     }
 }

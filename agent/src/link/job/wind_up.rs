@@ -3,7 +3,7 @@
 //! Blocking. May be done again at any point: a second time finds less to do.
 
 use crate::cluster::survivors;
-use crate::folder::JobFolder;
+use crate::folder::{JobFolder, group};
 use crate::link::runners::Runners;
 use crate::spool::{SpoolLimits, SpoolWriter};
 use pgsoak_proto::chain::chain;
@@ -57,6 +57,7 @@ pub(super) fn wind_up(folder: &JobFolder, runners: &dyn Runners, how: &str) -> R
     }
     let last = recovered.writer.last_sequence();
     recovered.writer.close()?;
+    group::remove_of(folder.path());
     remove_linked(&folder.path().join("run"));
     for name in LEFT_OVERS {
         let path = folder.path().join(name);
@@ -103,17 +104,8 @@ fn last_words(folder: &JobFolder, how: &str) -> AttemptEnded {
     let said = runner_log.trim().lines().last().unwrap_or_default();
     let reason = if said.is_empty() { reason } else { format!("{reason}; it said last: {said}") };
     AttemptEnded {
-        outcome,
-        reason,
         server_log_tail: newest_log(&folder.path().join("logs")),
-        ticks: 0,
-        ticks_sampled: 0,
-        sampler_cpu_us: 0,
-        process_samples: 0,
-        runner_cpu_us: 0,
-        runner_peak_rss_bytes: 0,
-        statement: String::new(),
-        sqlstate: String::new(),
+        ..AttemptEnded::bare(outcome, reason)
     }
 }
 

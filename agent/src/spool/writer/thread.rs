@@ -2,6 +2,7 @@
 
 use crate::spool::SpoolIoError;
 use crate::spool::segment;
+use crate::spool::thin;
 use crate::spool::writer::{Queue, Shared};
 use std::{
     fs::{File, OpenOptions},
@@ -24,6 +25,8 @@ pub(super) struct Files {
     path: PathBuf,
     /// Where the next entry begins; what is behind it is a write that failed.
     end: u64,
+    /// Segments that begin before this sequence are as thin as they get.
+    thinned_before: u64,
 }
 
 pub(super) fn spawn(shared: Arc<Shared>, files: Files) -> io::Result<JoinHandle<()>> {
@@ -66,11 +69,16 @@ fn run(shared: &Shared, mut files: Files) {
         is_dirty = true;
         let result = written.and_then(|()| if must_sync { files.sync() } else { Ok(()) });
         let disk_bytes = must_sync.then(|| files.total_bytes());
+        let room = match disk_bytes {
+            Some(Ok(bytes)) => Some(files.make_room(bytes, shared.limits.disk_bytes)),
+            _ => None,
+        };
 
         let mut state = shared.lock();
         state.unwritten_bytes = pending.bytes.len();
-        if let Some(Ok(bytes)) = disk_bytes {
+        if let Some(bytes) = room {
             state.disk_bytes = bytes;
+            state.is_full = bytes >= shared.limits.disk_bytes;
         }
         match result {
             Ok(()) => {
@@ -135,12 +143,12 @@ impl Files {
             .map_err(failed())?;
         // The folder's entry for it.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed())?;
-        Ok(Self { dir: dir.to_owned(), file, path, end: 0 })
+        Ok(Self { dir: dir.to_owned(), file, path, end: 0, thinned_before: 0 })
     }
 
     /// An old segment, to be gone on with at `end`.
     pub(super) fn at(dir: &Path, file: File, path: PathBuf, end: u64) -> Self {
-        Self { dir: dir.to_owned(), file, path, end }
+        Self { dir: dir.to_owned(), file, path, end, thinned_before: 0 }
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -149,6 +157,39 @@ impl Files {
 
     pub(super) fn total_bytes(&self) -> Result<u64, SpoolIoError> {
         segment::total_bytes(&self.dir)
+    }
+
+    /// Thins the oldest segments of a spool of `bytes` until there is room again below `limit`, or none is left to be thinned; gives
+    /// what it takes then. The segment that is written is left alone.
+    fn make_room(&mut self, mut bytes: u64, limit: u64) -> u64 {
+        if bytes < limit {
+            return bytes;
+        }
+        // Some room, so that this is not done at every sync.
+        let enough = limit / 10 * 9;
+        let firsts = segment::list(&self.dir).unwrap_or_default();
+        let old = firsts.split_last().map_or(&[][..], |(_, old)| old);
+        let done_before = self.thinned_before;
+        for first in old.iter().copied().filter(|first| *first >= done_before) {
+            if bytes < enough {
+                break;
+            }
+            match thin::thin(&self.dir, first) {
+                Ok(freed) => {
+                    tracing::warn!(
+                        segment = first,
+                        freed,
+                        "the spool is full: its oldest samples are thinned"
+                    );
+                    bytes = bytes.saturating_sub(freed);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the spool is full and this segment stays as it is");
+                }
+            }
+            self.thinned_before = first.saturating_add(1);
+        }
+        bytes
     }
 
     fn sync(&self) -> Result<(), SpoolIoError> {
@@ -165,7 +206,8 @@ impl Files {
         while !pending.bytes.is_empty() {
             if self.end >= segment_bytes {
                 self.sync()?;
-                *self = Self::fresh(&self.dir, *next)?;
+                let thinned_before = self.thinned_before;
+                *self = Self { thinned_before, ..Self::fresh(&self.dir, *next)? };
             }
             let room = segment_bytes.saturating_sub(self.end);
             let (entries, bytes) = pending.up_to(room);

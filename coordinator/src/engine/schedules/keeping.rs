@@ -160,7 +160,7 @@ impl State {
     /// What tells one state of a build from another; `None`: only its host knows (a folder, what is installed).
     fn build_identity(&self, build: &BuildRef) -> Option<String> {
         match build {
-            BuildRef::Release { .. } => Some(build.to_string()),
+            BuildRef::Release { .. } => Some(self.shelf.identity(build)),
             BuildRef::Dir(_) | BuildRef::System => None,
             BuildRef::Vanilla => Some("vanilla".to_owned()),
         }

@@ -3,10 +3,10 @@
 use crate::engine::simulation::world::HEARTBEAT;
 use pgsoak_proto::evidence::{AttemptEnded, AttemptStarted, Body, Frame, Gap};
 use pgsoak_proto::id::{AgentId, JobId};
-use pgsoak_proto::job::{Lease, Outcome};
+use pgsoak_proto::job::{Lease, Outcome, Tool};
 use pgsoak_proto::session::{
     AgentMessage, Capabilities, CoordinatorMessage, EvidenceBatch, Heartbeat, HeldJob, Hello,
-    JobProgress, JobStage, PostgresFound, Refusal,
+    JobProgress, JobStage, PostgresFound, Refusal, ToolFound,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -67,17 +67,8 @@ pub(super) fn frame(lease: Lease, sequence: u64, end: Option<(Outcome, &str)>) -
             ..AttemptStarted::default()
         }),
         Some((outcome, reason)) => Body::Ended(AttemptEnded {
-            outcome,
-            reason: reason.to_owned(),
-            server_log_tail: String::new(),
             ticks: sequence,
-            ticks_sampled: 0,
-            sampler_cpu_us: 0,
-            process_samples: 0,
-            runner_cpu_us: 0,
-            runner_peak_rss_bytes: 0,
-            statement: String::new(),
-            sqlstate: String::new(),
+            ..AttemptEnded::bare(outcome, reason.to_owned())
         }),
         None => {
             let cause = format!("{}-{}", lease.job, lease.attempt);
@@ -144,7 +135,9 @@ impl Agent {
                 cores: 2,
                 memory_bytes: 1 << 30,
                 kernel: "k".to_owned(),
-                tools: Vec::new(),
+                tools: [Tool::Memcheck, Tool::Heaptrack]
+                    .map(|tool| ToolFound { tool, version: "t".to_owned() })
+                    .to_vec(),
                 postgres: vec![PostgresFound {
                     major: 18,
                     version: "PostgreSQL 18.4".to_owned(),

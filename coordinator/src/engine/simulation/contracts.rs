@@ -2,17 +2,67 @@
 
 use crate::domain::job::JobState;
 use crate::domain::run::RunState;
+use crate::engine::escalation::Grown;
 use crate::engine::judging::Judgement;
 use crate::engine::simulation::agent::frame;
 use crate::engine::simulation::world::World;
 use crate::store::run_db::StoredFrame;
 use pgsoak_analysis::result::Verdict;
 use pgsoak_proto::id::{JobId, RunId};
-use pgsoak_proto::job::{Lease, Outcome};
+use pgsoak_proto::job::{Lease, Outcome, Tool};
 use pgsoak_proto::wire;
 use std::collections::BTreeMap;
 
 impl World {
+    /// Looks are made from jobs that are over, and what follows them is added once.
+    pub(super) fn look_for_growth(&mut self) {
+        let Some(state) = &mut self.state else { return };
+        for look in std::mem::take(&mut state.to_escalate) {
+            let Some(entry) = self.state.as_ref().and_then(|state| state.runs.get(&look.run))
+            else {
+                continue;
+            };
+            for job in &look.jobs {
+                assert!(entry.jobs[job].record.state.is_over(), "{job} is looked at, and goes on");
+            }
+            let growth = if self.growing.contains(&look.run) { "it grows" } else { "" }.to_owned();
+            let grown = Grown { run: look.run, subject: look.subject, growth };
+            let mut ids = vec![self.job_id(), self.job_id()];
+            if let Some(state) = &mut self.state {
+                // A look that was made twice adds nothing more.
+                state.grown(grown.clone(), || ids.pop().expect("two tools at most"));
+                state.grown(grown, || panic!("decided twice"));
+            }
+            if !self.carry_out() {
+                return;
+            }
+        }
+    }
+
+    /// What follows growth stands in the run once, whatever died in between.
+    fn check_escalations(&self) {
+        for run in &self.submitted {
+            let record = self.catalogue.run(*run).unwrap().unwrap();
+            let jobs = self.catalogue.jobs(&record).unwrap();
+            let added = jobs.iter().filter(|(spec, _)| spec.tool != Tool::Plain).count();
+            let is_done = |state: &JobState| {
+                matches!(state, JobState::Over { outcome: Outcome::Finished, .. })
+            };
+            let plain = jobs.iter().filter(|(spec, _)| spec.tool == Tool::Plain);
+            let has_finished = plain.clone().any(|(_, job)| is_done(&job.state));
+            assert!(record.escalations.len() <= 1, "{:?}", record.escalations);
+            let listed: usize = record.escalations.iter().map(|known| known.jobs.len()).sum();
+            assert_eq!(added, listed, "run {run}: {:?}", record.escalations);
+            assert_eq!(record.jobs.len(), plain.count() + added);
+            if self.growing.contains(run) && has_finished && !self.cancelled.contains(run) {
+                assert_eq!(added, 2, "run {run} grows, and nothing follows");
+            }
+            if !self.growing.contains(run) {
+                assert_eq!(added, 0, "run {run} does not grow");
+            }
+        }
+    }
+
     /// The evidence is complete whenever a run is judged.
     pub(super) fn judge(&mut self) {
         let Some(state) = &mut self.state else { return };
@@ -42,6 +92,7 @@ impl World {
                     sentence: "pass".to_owned(),
                     json: "{}".to_owned(),
                     figures: Vec::new(),
+                    signatures: Vec::new(),
                     against: None,
                 });
                 if !self.carry_out() {
@@ -88,6 +139,7 @@ impl World {
 
     /// Every frame that was made is stored exactly once, as it was made.
     pub(super) fn check_end(&self) -> u64 {
+        self.check_escalations();
         let mut frames = 0;
         let mut ran: BTreeMap<JobId, Vec<u32>> = BTreeMap::new();
         let made = self.agents.iter().flat_map(|agent| &agent.made);

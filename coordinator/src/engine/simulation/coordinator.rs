@@ -34,6 +34,7 @@ impl World {
         if !self.carry_out() {
             return;
         }
+        self.look_for_growth();
         self.judge();
         self.pipes.retain(|_, pipe| !(pipe.is_left && (pipe.is_broken || pipe.up.is_empty())));
     }

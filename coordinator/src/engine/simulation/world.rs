@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(5 * 3_600);
 /// Microseconds since 1970 when a world begins.
 const WALL: u64 = 1_800_000_000_000_000;
 
+/// What every job runs.
+const WORKLOAD: &str = "[[phase]]\nkind = 'loop'\nsql = 'SELECT 1'\n";
+
 fn wall(now: Duration) -> u64 {
     WALL + u64::try_from(now.as_micros()).unwrap()
 }
@@ -68,6 +71,8 @@ pub(super) struct World {
     pipes_made: u64,
     pub(super) submitted: Vec<RunId>,
     pub(super) cancelled: BTreeSet<RunId>,
+    /// Runs whose plain jobs grow, where somebody looks.
+    pub(super) growing: BTreeSet<RunId>,
     crashes: u64,
     _folder: tempfile::TempDir,
 }
@@ -103,6 +108,7 @@ impl World {
             pipes_made: 0,
             submitted: Vec::new(),
             cancelled: BTreeSet::new(),
+            growing: BTreeSet::new(),
             crashes: 0,
             _folder: folder,
         };
@@ -189,7 +195,7 @@ impl World {
                 job: JobId::from_bytes(self.dice.id()),
                 run,
                 workload_name: "w".to_owned(),
-                workload_toml: "w".to_owned(),
+                workload_toml: WORKLOAD.to_owned(),
                 tool: Tool::Plain,
                 arm: Arm::Candidate,
                 build: BuildRef::Vanilla,
@@ -206,7 +212,15 @@ impl World {
                 options: Default::default(),
             })
             .collect();
-        let input = RunInput { plan_toml: "p".to_owned(), workloads: BTreeMap::new() };
+        // Half of the runs ask for more where they grow, and half of those do.
+        let escalate = self.dice.one_in(2);
+        if escalate && self.dice.one_in(2) {
+            self.growing.insert(run);
+        }
+        let plan_toml = format!(
+            "[[job]]\nworkload = 'w'\nbuild = 'vanilla'\nreplicas = {jobs}\nescalate = {escalate}\n"
+        );
+        let input = RunInput { plan_toml, ..RunInput::default() };
         let submission = Submission {
             run,
             plan: "p".to_owned(),
@@ -271,6 +285,11 @@ impl World {
             }
             None => false,
         }
+    }
+
+    /// An id for a job, drawn like everything.
+    pub(super) fn job_id(&mut self) -> JobId {
+        JobId::from_bytes(self.dice.id())
     }
 
     // --- agents ---

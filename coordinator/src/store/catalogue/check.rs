@@ -1,6 +1,7 @@
 //! Looks at every record of a catalogue: does its checksum agree, does it parse.
 
 use crate::domain::alert::Alert;
+use crate::domain::build::BuildRecord;
 use crate::domain::fleet::FleetRecord;
 use crate::domain::history::{Against, Annotations, Baseline, RunFacts, Signature};
 use crate::domain::notice::Notice;
@@ -98,6 +99,7 @@ impl CheckedCatalogue {
                 Some(b'f') => drop(read::<RunInput>(bytes)?),
                 _ => return Err("nobody knows what it is".to_owned()),
             },
+            Some(b'B') => drop(read::<BuildRecord>(bytes)?),
             Some(b'H') => match key.get(1) {
                 Some(b'f') => drop(read::<RunFacts>(bytes)?),
                 Some(b'a') => drop(read::<Annotations>(bytes)?),
@@ -106,6 +108,7 @@ impl CheckedCatalogue {
                 Some(b's') => drop(packed::<Figures>(bytes)?),
                 Some(b't') => drop(packed::<RunPoints>(bytes)?),
                 Some(b'c') => drop(packed::<Against>(bytes)?),
+                Some(b'r') => drop(read::<RunId>(bytes)?),
                 _ => return Err("nobody knows what it is".to_owned()),
             },
             Some(b'N') => match key.get(1) {

@@ -200,16 +200,4 @@ impl Catalogue {
     pub(crate) fn signatures(&self) -> Result<Vec<Signature>, StoreError> {
         self.all(keys::SIGNATURES)
     }
-
-    fn all<T: serde::de::DeserializeOwned>(&self, prefix: &[u8]) -> Result<Vec<T>, StoreError> {
-        let mut found = Vec::new();
-        self.scan(prefix, |record| {
-            match record {
-                Ok(record) => found.push(record),
-                Err(error) => warn!(%error, "left out of a list"),
-            }
-            true
-        })?;
-        Ok(found)
-    }
 }

@@ -34,6 +34,14 @@ pub(super) fn condition_of(key: &[u8]) -> Option<String> {
     String::from_utf8(key.strip_prefix(CONDITIONS)?.to_vec()).ok()
 }
 
+/// Prefix of all builds.
+pub(super) const BUILDS: &[u8] = b"B";
+
+/// Prefix of all client keys.
+pub(super) const CLIENTS: &[u8] = b"k";
+/// Prefix of runs whose files are being removed.
+pub(super) const GRAVES: &[u8] = b"Hr";
+
 /// Names a record.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Key<'a> {
@@ -61,6 +69,8 @@ pub(super) enum Key<'a> {
     Against(RunId),
     Notice(NoticeId),
     Condition(&'a str),
+    Build(&'a str),
+    Grave(RunId),
 }
 
 impl Key<'_> {
@@ -87,6 +97,8 @@ impl Key<'_> {
             Self::Points(workload, run) => {
                 join(b'H', &[b"t", workload.as_bytes(), &[0], run.as_bytes()])
             }
+            Self::Grave(run) => join(b'H', &[b"r", run.as_bytes()]),
+            Self::Build(digest) => join(b'B', &[digest.as_bytes()]),
             Self::Against(run) => join(b'H', &[b"c", run.as_bytes()]),
             // Messages to people: two letters each.
             Self::Notice(id) => join(b'N', &[b"m", &id.0.to_be_bytes()]),
@@ -145,6 +157,7 @@ pub(super) fn describe(key: &[u8]) -> String {
         Some(b'G') => "what was decided about agent",
         Some(b'S') => return "schedule".to_owned(),
         Some(b'A') => return "alert".to_owned(),
+        Some(b'B') => return "build".to_owned(),
         Some(b'H') => return describe_history(key),
         Some(b'N') => return "message".to_owned(),
         _ => "record",
@@ -163,6 +176,7 @@ fn describe_history(key: &[u8]) -> String {
         Some(b'g') => return "leak signature".to_owned(),
         Some(b's') => "figures of run",
         Some(b'c') => "comparison of run",
+        Some(b'r') => "removal of run",
         Some(b't') => {
             let workload = workload_of(key).unwrap_or_default();
             return format!("a point of workload {workload}");
