@@ -3,6 +3,7 @@
 //! No clock and no I/O: a whole snapshot and a time come in, steps go out. The first look after a restart and the
 //! thousandth in a quiet week run the same code.
 
+pub mod arms;
 pub mod baseline;
 pub mod calendar;
 pub mod estimate;

@@ -222,7 +222,7 @@ impl Daemon {
                 if self.is_welcome {
                     tracing::warn!(reason, "lost the coordinator; jobs go on");
                 } else {
-                    tracing::info!(reason, "no session with the coordinator yet");
+                    tracing::warn!(reason, "no session with the coordinator yet");
                 }
                 self.is_welcome = false;
                 self.outbox = None;

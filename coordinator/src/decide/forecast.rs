@@ -3,8 +3,9 @@
 //! What runs ends when it says so, or after the time that such jobs take; who is away stays away. So an estimate, and none for a
 //! job that only an agent that is not there could run.
 
+use crate::decide::arms::{are_replicas, are_siblings};
 use crate::decide::estimate::expected;
-use crate::decide::place::{Placement, Snapshot, are_replicas, are_siblings, place};
+use crate::decide::place::{Placement, Snapshot, place};
 use crate::domain::time::UnixUs;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
 use pgsoak_proto::job::Arm;

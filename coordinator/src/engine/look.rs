@@ -1,11 +1,10 @@
 //! One look at everything: takes a snapshot, has `decide` decide, carries it out.
 
+use crate::decide::arms::{are_replicas, are_siblings};
 use crate::decide::estimate::expected;
 use crate::decide::forecast::{self, Running};
 use crate::decide::liveness::{self, LiveJob};
-use crate::decide::place::{
-    self, AgentSnapshot, Placement, Snapshot, WaitingJob, are_replicas, are_siblings,
-};
+use crate::decide::place::{self, AgentSnapshot, Placement, Snapshot, WaitingJob};
 use crate::decide::standing;
 use crate::domain::build::PinnedPackage;
 use crate::domain::job::{JobEvent, JobState, Tenure};
