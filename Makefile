@@ -4,8 +4,6 @@
 TVIEWS_NEW := 0.1.0-beta.34
 TVIEWS_OLD := 0.1.0-beta.20
 PG15 := /usr/lib/postgresql/15/bin/pg_config
-# One build for all tests; the dependencies that virtual time is spent in are optimised a little.
-TESTED := cargo --config deploy/test-profile.toml
 
 # Soaks the real pg_tviews for a few minutes: candidate, baseline and control, plain and under memcheck.
 demo: setup builds release
@@ -16,9 +14,9 @@ demo: setup builds release
 test: setup builds
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	$(TESTED) build --workspace
-	$(TESTED) test --workspace
-	PGSOAK_KILLS=10 $(TESTED) test -p pgsoak --test torture kills_ fdatasync -- --nocapture --test-threads=2
+	cargo build --workspace
+	cargo test --workspace
+	PGSOAK_KILLS=10 cargo test -p pgsoak --test torture kills_ fdatasync -- --nocapture --test-threads=2
 
 # Tools, PostgreSQL, headers. Idempotent; says what it does.
 setup:

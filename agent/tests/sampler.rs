@@ -132,7 +132,10 @@ async fn a_growing_child_is_seen_to_grow_and_to_end() {
 
     grower.end_child();
     handle.read_now().await.unwrap();
-    assert_eq!(handle.use_of(grower.child_pid).await.unwrap(), None);
+    // What it was at its last reading stays known: a crash is told by it.
+    let last = handle.use_of(grower.child_pid).await.unwrap().unwrap();
+    assert_eq!((last.process, last.session), (number, Some(3)));
+    assert!(last.peak_anonymous_bytes >= after.anonymous_bytes, "{last:?}");
     assert_eq!(handle.number_of(grower.child_pid).await.unwrap(), None);
     let stats = sampler.stop().await.unwrap();
 

@@ -2,6 +2,8 @@
 
 mod fold;
 
+pub use fold::Fold;
+
 use pgsoak_proto::{
     evidence::{
         AtRest, AttemptEnded, AttemptStarted, Capture, CheckResult, Gap, LeakCheck, MemcheckErrors,

@@ -4,8 +4,9 @@
 //! taken, each once, within limits of number and size that count unpacked bytes; links, folders, devices, sparse files and extensions
 //! of the format are refused. Files are made with modes of our own in a folder that did not exist.
 
+use crate::digest;
+use crate::magic;
 use crate::manifest::{self, Manifest};
-use crate::{digest, magic};
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},

@@ -51,7 +51,7 @@ impl Shape {
         longest: Duration::from_secs(20 * 3_600),
         rate: 400,
         tick: Duration::from_secs(2),
-        sample_every: Duration::from_secs(1),
+        sample_every: Duration::from_secs(10),
         heartbeat_every: Duration::from_secs(30),
     };
 

@@ -110,7 +110,10 @@ impl Daemon {
             hellos: JoinSet::new(),
             leave: CancellationToken::new(),
         };
-        for folder in folder::list(&daemon.config.data_dir)? {
+        let mut folders = folder::list(&daemon.config.data_dir)?;
+        // As they were given: their names tell nothing of that.
+        folders.sort_by_cached_key(|folder| folder.assignment().ok().map(|given| given.lease));
+        for folder in folders {
             daemon.adopt_job(folder);
         }
         Ok(daemon)

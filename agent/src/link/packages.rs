@@ -175,7 +175,7 @@ impl Packages {
         }
         let file = File::open(&packed).map_err(|source| self.failed(source))?;
         let to = folder.clone();
-        let unpacked = tokio::task::spawn_blocking(move || archive::unpack(file, &to));
+        let unpacked = crate::blocking::spawn(move || archive::unpack(file, &to));
         let unpacked = unpacked.await.map_err(|error| self.failed(io::Error::other(error)))?;
         // Needed no longer either way.
         let _ = fs::remove_file(&packed);

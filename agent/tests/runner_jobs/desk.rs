@@ -88,6 +88,9 @@ fn pg_config(major: u32) -> PathBuf {
         .expect("no PostgreSQL 18 in the cache; run deploy/get-postgres.sh")
 }
 
+/// What heaptrack jobs preload, a member of the workspace.
+const SHIM: &str = "libpgsoak_heapshim.so";
+
 /// This program where the runner's user can read it; a copy is gone with the last job that needs it.
 struct Program {
     path: PathBuf,
@@ -109,6 +112,11 @@ impl Program {
                 let path = folder.path().join("runner");
                 fs::copy(own, &path).unwrap();
                 fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+                // It looks for it beside itself; cargo puts it beside the tests.
+                let shim = env::current_exe().unwrap().with_file_name(SHIM);
+                if shim.is_file() {
+                    fs::copy(shim, folder.path().join(SHIM)).unwrap();
+                }
                 Self { path, _copy: Some(folder) }
             }
         });

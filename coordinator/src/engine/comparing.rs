@@ -102,7 +102,7 @@ pub async fn figures(store: &Store, run: RunId) -> Result<Vec<JobFigures>, SetEr
     let snapshot = stored::snapshot(store, run).await?.ok_or(SetError::Unknown(run))?;
     let input = store.input(run).await?.unwrap_or_default();
     let evidence = evidence_of(store, &snapshot, &input).await?;
-    let made = tokio::task::spawn_blocking(move || {
+    let made = crate::blocking::spawn(move || {
         evidence.jobs.iter().map(JobFigures::of).collect::<Vec<_>>()
     });
     let made = made.await.map_err(|error| JudgeError::Broke(error.to_string()))?;
@@ -145,7 +145,7 @@ pub(super) async fn against(
         before.inspect_err(|error| warn!(%error, "the run's baseline cannot be read")).ok()?;
     let jobs = figures.iter().filter(|job| job.arm == Arm::Candidate).cloned().collect();
     let after = Set { label: format!("run {}", run.record.run), jobs };
-    tokio::task::spawn_blocking(move || compare_sets(&before, &after))
+    crate::blocking::spawn(move || compare_sets(&before, &after))
         .await
         .inspect_err(|error| warn!(%error, "the comparison with the baseline broke off"))
         .ok()

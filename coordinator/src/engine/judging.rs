@@ -11,18 +11,16 @@ use crate::engine::handle::{JobSnapshot, RunSnapshot};
 use crate::store::Store;
 use crate::store::run_db::StoredFrame;
 use pgsoak_analysis::compare::JobFigures;
-use pgsoak_analysis::evidence::{AttemptEvidence, JobEvidence, RunEvidence};
+use pgsoak_analysis::evidence::{AttemptEvidence, Fold, JobEvidence, RunEvidence};
 use pgsoak_analysis::result::{Detects, RunResult, Verdict};
 use pgsoak_analysis::{report, verdict};
 use pgsoak_proto::evidence::Frame;
 use pgsoak_proto::id::{JobId, RunId};
 use pgsoak_proto::job::{JobSpec, Outcome};
 use pgsoak_workloads::{plan::Plan, workload::Workload};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tracing::{error, warn};
 
-/// Frames between the thread that reads and the thread that folds.
-const FRAMES: usize = 64;
 /// What messages call the plan: the wire carries its text alone.
 pub const PLAN_FILE: &str = "plan.toml";
 
@@ -82,7 +80,7 @@ async fn result_and_figures(
     input: &RunInput,
 ) -> Result<(RunResult, Vec<JobFigures>), JudgeError> {
     let evidence = evidence_of(store, run, input).await?;
-    let judged = tokio::task::spawn_blocking(move || {
+    let judged = crate::blocking::spawn(move || {
         (verdict::judge(&evidence), evidence.jobs.iter().map(JobFigures::of).collect())
     });
     judged.await.map_err(|error| JudgeError::Broke(error.to_string()))
@@ -99,7 +97,7 @@ pub async fn result_of(
     input: &RunInput,
 ) -> Result<RunResult, JudgeError> {
     let evidence = evidence_of(store, run, input).await?;
-    tokio::task::spawn_blocking(move || verdict::judge(&evidence))
+    crate::blocking::spawn(move || verdict::judge(&evidence))
         .await
         .map_err(|error| JudgeError::Broke(error.to_string()))
 }
@@ -143,7 +141,7 @@ async fn job_evidence(
         other => (Outcome::Infrastructure, format!("the job is {}", other.label())),
     };
     let attempt = match job.record.state.tenure() {
-        Some(tenure) => fold(store, run, spec.job, tenure.lease.attempt).await?,
+        Some(tenure) => fold(store, run, spec.job, tenure.lease.attempt).await,
         None => AttemptEvidence::default(),
     };
     Ok(JobEvidence {
@@ -157,26 +155,23 @@ async fn job_evidence(
     })
 }
 
-/// Folds the frames of one attempt while they are being read: never more than [`FRAMES`] are in memory beside the series.
-async fn fold(
-    store: &Store,
-    run: RunId,
-    job: JobId,
-    attempt: u32,
-) -> Result<AttemptEvidence, JudgeError> {
-    let (frames, read) = mpsc::sync_channel::<Frame>(FRAMES);
-    let folding = tokio::task::spawn_blocking(move || AttemptEvidence::from_frames(read));
+/// Folds the frames of one attempt while they are being read.
+async fn fold(store: &Store, run: RunId, job: JobId, attempt: u32) -> AttemptEvidence {
+    let fold = Arc::new(Mutex::new(Fold::default()));
+    let to = Arc::clone(&fold);
     let reading = store
-        .read_frames(run, job, attempt, move |found| match checked(job, found) {
-            Some(frame) => frames.send(frame).is_ok(),
-            None => true,
+        .read_frames(run, job, attempt, move |found| {
+            if let Some(frame) = checked(job, found) {
+                to.lock().unwrap_or_else(PoisonError::into_inner).push(frame);
+            }
+            true
         })
         .await;
     if let Err(error) = reading {
         // What was read counts; what was not is missing, and missing evidence never passes.
         error!(%run, %job, attempt, %error, "evidence cannot be read to its end");
     }
-    folding.await.map_err(|error| JudgeError::Broke(error.to_string()))
+    std::mem::take(&mut *fold.lock().unwrap_or_else(PoisonError::into_inner)).finish()
 }
 
 /// Whether the jobs of a look grow, from their stored evidence; empty: they do not. What cannot be read does not grow: the run's own

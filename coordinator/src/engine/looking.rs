@@ -164,7 +164,7 @@ pub(crate) async fn look_at(
     let (look, stop_when_proven) = match judging::evidence_of(store, &run, input).await {
         Ok(evidence) => {
             let stop = evidence.plan.stop_when_proven;
-            let looked = tokio::task::spawn_blocking(move || sequential::look(evidence, job)).await;
+            let looked = crate::blocking::spawn(move || sequential::look(evidence, job)).await;
             if let Err(error) = &looked {
                 warn!(run = %id, %job, %error, "a look broke off");
             }

@@ -217,7 +217,7 @@ impl Builds for BuildsService {
         let none = || Status::not_found(cut(&format!("there is no package {digest} here")));
         let path = self.services.store.build_path(&digest).ok_or_else(none)?;
         let (pieces, stream) = mpsc::channel(PIECES);
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = crate::blocking::spawn(move || {
             let mut file = File::open(path)?;
             file.seek(SeekFrom::Start(offset))?;
             Ok::<_, std::io::Error>(file)

@@ -291,9 +291,8 @@ impl History for HistoryService {
         };
         let before = self.side(&before, &plan, most_runs).await?;
         let after = self.side(&after, &plan, most_runs).await?;
-        let compared = tokio::task::spawn_blocking(move || {
-            serde_json::to_string(&compare_sets(&before, &after))
-        });
+        let compared =
+            crate::blocking::spawn(move || serde_json::to_string(&compare_sets(&before, &after)));
         let json = compared
             .await
             .map_err(|error| Status::internal(format!("the comparison broke off: {error}")))?

@@ -67,7 +67,7 @@ async fn html(
         .inspect_err(|error| warn!(%run, %error, "the report has no charts"))
         .ok();
     let result = result.clone();
-    tokio::task::spawn_blocking(move || report::to_html(&result, evidence.as_ref()))
+    crate::blocking::spawn(move || report::to_html(&result, evidence.as_ref()))
         .await
         .map_err(|error| Status::internal(format!("the report broke off: {error}")))
 }

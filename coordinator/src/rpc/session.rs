@@ -23,7 +23,10 @@ use pgsoak_proto::session::{
 };
 use pgsoak_proto::wire;
 use prost::Message as _;
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::{Status, Streaming};
 use tracing::{Span, debug, info, warn};
@@ -116,7 +119,7 @@ impl Session<'_> {
 
     async fn greet(&mut self, greeting: Greeting) -> Result<(), Status> {
         let Greeting { continuing, then, .. } = greeting;
-        let mut by_run: HashMap<RunId, Vec<Lease>> = HashMap::new();
+        let mut by_run: BTreeMap<RunId, Vec<Lease>> = BTreeMap::new();
         for (run, lease) in continuing {
             self.standing.insert(lease, run);
             by_run.entry(run).or_default().push(lease);

@@ -48,7 +48,7 @@ pub(super) async fn trend(
     }
     runs.retain(|run| run.at_unix_us >= since_unix_us);
     let wanted = Wanted { what, phases, tool, agents, extension, postgres };
-    let made = tokio::task::spawn_blocking(move || {
+    let made = crate::blocking::spawn(move || {
         serde_json::to_string(&over_releases(&workload, &runs, &wanted))
     });
     let json = made

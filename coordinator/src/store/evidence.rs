@@ -140,7 +140,7 @@ impl EvidenceWriter {
         let _ = self.commands.send(Command::Stop).await;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            let _ = crate::blocking::spawn(move || thread.join()).await;
         }
     }
 
