@@ -1,14 +1,16 @@
 //! Starts a coordinator and stops it again: lock, store, engine, servers. Every task is joined here.
 
-use crate::config::{CoordinatorConfig, NotifyConfig};
+use crate::config::{CoordinatorConfig, KeepConfig, NotifyConfig};
 use crate::domain::limits::Limits;
 use crate::engine::clock::Clock;
 use crate::engine::handle::EngineHandle;
+use crate::engine::housekeeping;
 use crate::engine::notices::Audience;
 use crate::engine::task;
 use crate::rpc::server;
 use crate::store::check::{self, Checked};
 use crate::store::open::OpenStoreError;
+use crate::store::remote::{Remote, RemoteError};
 use crate::store::{Store, StoreError};
 use crate::web::{self, Web};
 use futures_util::Stream;
@@ -60,6 +62,9 @@ pub enum StartError {
     /// What it holds cannot be read.
     #[error("read the store")]
     Load(#[from] StoreError),
+    /// There is no such place for raw files.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The address is taken.
     #[error(
         "{address} is in use by another program; stop it, or choose another address with {flag} (port 0 takes a free one)"
@@ -111,6 +116,8 @@ pub struct Running {
     handle: EngineHandle,
     notify: watch::Sender<Arc<NotifyConfig>>,
     outbox: JoinHandle<()>,
+    keep: watch::Sender<Arc<KeepConfig>>,
+    housekeeping: JoinHandle<()>,
     store: Store,
     _lock: lock::DataLock,
 }
@@ -189,7 +196,11 @@ async fn begin(
     clock: Clock,
     lock: lock::DataLock,
 ) -> Result<(Running, server::Services), StartError> {
-    let store = Store::open(&config.data_dir).await?;
+    let remote = match config.artifacts_url.as_str() {
+        "" => None,
+        url => Some(Remote::open(url)?),
+    };
+    let store = Store::open(&config.data_dir).await?.with_remote(remote);
     let shutdown = CancellationToken::new();
     let engine_stop = CancellationToken::new();
     let engine_gone = CancellationToken::new();
@@ -199,6 +210,17 @@ async fn begin(
     let outbox = tokio::spawn(
         crate::notify::run(handle.clone(), store.clone(), targets.clone(), shutdown.clone())
             .instrument(info_span!("notify")),
+    );
+    let (keep, kept) = watch::channel(Arc::new(config.keep));
+    let housekeeping = tokio::spawn(
+        housekeeping::run(
+            store.clone(),
+            handle.clone(),
+            kept,
+            limits.housekeeping_every,
+            shutdown.clone(),
+        )
+        .instrument(info_span!("housekeeping")),
     );
     let engine = tokio::spawn({
         let engine_gone = engine_gone.clone();
@@ -230,6 +252,8 @@ async fn begin(
         handle,
         notify,
         outbox,
+        keep,
+        housekeeping,
         store,
         _lock: lock,
     };
@@ -292,6 +316,9 @@ impl Running {
         if let Err(error) = self.outbox.await {
             warn!(%error, "the outbox ended badly");
         }
+        if let Err(error) = self.housekeeping.await {
+            warn!(%error, "the housekeeping ended badly");
+        }
         self.engine_stop.cancel();
         if let Err(error) = self.engine.await {
             warn!(%error, "the engine ended badly");
@@ -309,8 +336,9 @@ impl Running {
         &self.store
     }
 
-    /// Takes what settings may change at run time from `config`: who is told of what.
+    /// Takes what settings may change at run time from `config`: who is told of what, what is kept.
     pub async fn reconfigure(&self, config: &CoordinatorConfig) {
+        self.keep.send_replace(Arc::new(config.keep));
         self.notify.send_replace(Arc::new(config.notify.clone()));
         // An engine that is gone needs no audience.
         let _ = self.handle.set_audience(Audience::of(&config.notify)).await;

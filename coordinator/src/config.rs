@@ -23,6 +23,34 @@ pub struct CoordinatorConfig {
     pub tokens: Vec<Token>,
     /// The health check of agents; `None`: none.
     pub canary: Option<CanaryPlan>,
+    /// Where raw files of runs that are over move to, as a URL; empty: they stay in the data folder.
+    pub artifacts_url: String,
+    /// What is kept of runs that are over, and how.
+    pub keep: KeepConfig,
+}
+
+/// Runs that are over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KeepConfig {
+    /// Evidence of a run that is over for so long is packed.
+    pub seal_after: Duration,
+    /// Runs that are over for longer are removed. As below: `None` is no limit, and pinned runs and baselines stay.
+    pub max_age: Option<Duration>,
+    /// Runs at most.
+    pub max_runs: Option<usize>,
+    /// Of evidence and raw files of all runs.
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for KeepConfig {
+    fn default() -> Self {
+        Self {
+            seal_after: Duration::from_secs(3_600),
+            max_age: None,
+            max_runs: None,
+            max_bytes: None,
+        }
+    }
 }
 
 /// Messages to people.
@@ -204,6 +232,8 @@ impl CoordinatorConfig {
             notify: NotifyConfig::default(),
             tokens: Vec::new(),
             canary: None,
+            artifacts_url: String::new(),
+            keep: KeepConfig::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod comparing;
 pub mod expansion;
 pub mod fleet;
 pub mod handle;
+pub mod housekeeping;
 pub mod judging;
 pub(crate) mod looking;
 pub mod retention;

@@ -15,13 +15,20 @@ pub mod copy;
 pub mod evidence;
 pub mod history;
 pub mod open;
+pub mod remote;
 pub mod run_db;
+pub mod sealing;
 pub mod value;
 
 mod acknowledged;
+mod aside;
 mod index;
+mod mark;
 mod notices;
 mod removal;
+pub(crate) mod run_dbs;
+mod sealed;
+mod unsealed;
 
 use crate::blocking;
 use crate::domain::build::Shelf;
@@ -32,7 +39,9 @@ use crate::store::catalogue::{Batch, Catalogue, Loaded};
 use crate::store::copy::{CopyPart, CopySummary};
 use crate::store::evidence::{Append, AppendError, Appended, EvidenceWriter};
 use crate::store::open::OpenStoreError;
-use crate::store::run_db::{Ended, RunDbs, StoredFrame};
+use crate::store::remote::Remote;
+use crate::store::run_db::{Ended, StoredFrame};
+use crate::store::run_dbs::RunDbs;
 use pgsoak_proto::id::{JobId, RunId};
 use pgsoak_proto::job::JobSpec;
 use std::{
@@ -79,6 +88,22 @@ pub enum StoreError {
         /// How it shows.
         problem: String,
     },
+    /// Nothing is added to a run that is over for a while.
+    #[error("{} is sealed: its run is over", path.display())]
+    Sealed {
+        /// The run's folder.
+        path: PathBuf,
+    },
+    /// The object store does not do what was asked.
+    #[error("{doing} {url}: {problem}")]
+    Remote {
+        /// What was being done.
+        doing: &'static str,
+        /// Where.
+        url: String,
+        /// What it said.
+        problem: String,
+    },
     /// The thread has ended: the coordinator is shutting down.
     #[error("the store is closed")]
     Closed,
@@ -93,6 +118,8 @@ pub struct Store {
     artifacts: Artifacts,
     builds: BuildFiles,
     shelf: Shelf,
+    /// Where raw files of runs that are over lie, if that is elsewhere.
+    remote: Option<Remote>,
 }
 
 pub(crate) fn ends(
@@ -148,7 +175,8 @@ impl Store {
                 }
                 Err(error) => tracing::warn!(%error, "the builds cannot be read"),
             }
-            let store = Self { catalogue, runs, evidence, artifacts, builds, shelf };
+            let remote = None;
+            let store = Self { catalogue, runs, evidence, artifacts, builds, shelf, remote };
             store.tidy();
             Ok(store)
         });
@@ -401,8 +429,11 @@ impl Store {
     ) -> Result<CopySummary, StoreError> {
         let entries = self.catalogue.copy().await?;
         let store = self.clone();
-        blocking(move || copy::read(&store.catalogue, &store.runs, &store.artifacts, entries, each))
-            .await
+        blocking(move || {
+            let Self { catalogue, runs, artifacts, builds, .. } = &store;
+            copy::read(catalogue, runs, artifacts, builds, entries, each)
+        })
+        .await
     }
 
     /// The file that holds a complete artifact.

@@ -11,6 +11,7 @@ use pgsoak_coordinator::store::run_db::StoredFrame;
 use pgsoak_proto::id::{JobId, RunId};
 use pgsoak_proto::job::{JobSpec, Lease, OnLost, Outcome};
 use pgsoak_proto::wire;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Runtime;
@@ -33,7 +34,7 @@ pub struct Contracts {
 }
 
 /// What a world came to.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {
     /// Runs by verdict.
     pub verdicts: BTreeMap<String, u64>,

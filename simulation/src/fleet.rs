@@ -9,7 +9,7 @@ use crate::wire::{dial, incoming};
 use pgsoak_agent::config::{AgentConfig, Endpoint};
 use pgsoak_agent::link::{Connection, Surroundings};
 use pgsoak_coordinator::app;
-use pgsoak_coordinator::config::{CoordinatorConfig, HttpListen, NotifyConfig};
+use pgsoak_coordinator::config::{CoordinatorConfig, HttpListen, KeepConfig, NotifyConfig};
 use pgsoak_coordinator::domain::limits::Limits;
 use pgsoak_coordinator::domain::time::UnixUs;
 use pgsoak_coordinator::engine::clock::Clock;
@@ -28,6 +28,8 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use turmoil::Sim;
 
+/// Runs are packed while others go on, and while the coordinator is killed.
+const SEAL_AFTER: Duration = Duration::from_secs(900);
 /// Wall time when a world begins, microseconds since 1970.
 const WALL: i64 = 1_800_000_000_000_000;
 
@@ -100,6 +102,8 @@ fn coordinator(
             socket: None,
             http: HttpListen::Off,
             notify: NotifyConfig::default(),
+            artifacts_url: String::new(),
+            keep: KeepConfig { seal_after: SEAL_AFTER, ..KeepConfig::default() },
             heartbeat_every: shape.heartbeat_every,
             lease_ttl: shape.heartbeat_every * 5,
             tokens: Vec::new(),
@@ -109,7 +113,11 @@ fn coordinator(
         async move {
             let elapsed = i64::try_from(turmoil::sim_elapsed().unwrap_or_default().as_micros())?;
             let wall = u64::try_from(WALL + elapsed + wall_error_us)?;
-            let limits = Limits { tick_every: Duration::from_secs(10), ..Limits::default() };
+            let limits = Limits {
+                tick_every: Duration::from_secs(10),
+                housekeeping_every: Duration::from_secs(60),
+                ..Limits::default()
+            };
             let incoming = incoming().await;
             let running =
                 app::start_on(config, limits, Clock::showing(UnixUs(wall)), incoming).await?;

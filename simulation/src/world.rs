@@ -6,6 +6,7 @@ use crate::faults::Faults;
 use crate::fleet::Fleet;
 use crate::people::Wish;
 use crate::shape::{LOOK, Shape};
+use serde::{Deserialize, Serialize};
 use std::{
     cell::RefCell,
     fmt,
@@ -38,7 +39,7 @@ pub struct World {
 }
 
 /// What a world came to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Its seed.
     pub seed: u64,
@@ -49,7 +50,7 @@ pub struct Report {
     /// Of real time.
     pub took: Duration,
     /// Faults by kind.
-    pub faults: Vec<(&'static str, u64)>,
+    pub faults: Vec<(String, u64)>,
 }
 
 impl fmt::Display for Report {
@@ -141,7 +142,8 @@ impl World {
             }
         }
         let ledger = self.contracts.check_end(&self.fleet);
-        let faults = self.faults.counts.iter().map(|(kind, count)| (*kind, *count)).collect();
+        let faults =
+            self.faults.counts.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
         // The coordinator goes before its folder does.
         *self.fleet.store.borrow_mut() = None;
         Report { seed: self.seed, ledger, lived: self.sim.elapsed(), took: began.elapsed(), faults }

@@ -1,7 +1,8 @@
 //! Seeds: fixed ones, fresh ones, those that once found something, and a day of twenty hosts.
 //!
-//! `PGSOAK_SEED=N` replays one world, `PGSOAK_SEEDS=N` says how many fresh ones there are beside the fixed (20),
-//! `PGSOAK_SECONDS=N` begins no further fresh one after so many seconds; `PGSOAK_LOG=info` shows what everybody says.
+//! Each world has a process of its own: what a process has lived through before (tokio counts tasks) is part of the order of things, and a
+//! seed shall give the same world again. `PGSOAK_SEED=N` replays one, `PGSOAK_SEEDS=N` says how many fresh ones there are beside the fixed
+//! (20), `PGSOAK_SECONDS=N` begins no further fresh one after so many seconds; `PGSOAK_LOG=info` shows what everybody says.
 
 #![allow(
     clippy::panic,
@@ -15,6 +16,7 @@ use pgsoak_simulation::shape::Shape;
 use pgsoak_simulation::world::{Report, World};
 use std::{
     env,
+    process::Command,
     sync::Mutex,
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -24,18 +26,53 @@ use tracing_subscriber::EnvFilter;
 
 /// Seeds 0, 1, 2 …: the same in every run.
 const FIXED: u64 = 30;
+/// Names the world of a process: seed and shape.
+const WORLD: &str = "PGSOAK_WORLD";
+/// Before a world's report.
+const REPORT: &str = "report: ";
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
-fn live(seed: u64, shape: Shape) -> Report {
+fn shape(name: &str) -> Shape {
+    match name {
+        "small" => Shape::SMALL,
+        "calm" => Shape { rate: 0, ..Shape::SMALL },
+        "day" => Shape::DAY,
+        other => panic!("no shape '{other}'"),
+    }
+}
+
+/// The world of this process.
+#[test]
+#[ignore = "other tests start it, each world in a process of its own"]
+fn a_world() {
+    let world = env::var(WORLD).unwrap();
+    let (seed, name) = world.split_once(' ').unwrap();
     if let Ok(filter) = EnvFilter::try_from_env("PGSOAK_LOG") {
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).try_init();
     }
-    // Said before, so that it stands above whatever fails.
-    println!("seed {seed}: PGSOAK_SEED={seed} make simulate replays it");
-    let report = World::new(seed, shape).live();
+    let report = World::new(seed.parse().unwrap(), shape(name)).live();
+    println!("{REPORT}{}", serde_json::to_string(&report).unwrap());
+}
+
+fn live(seed: u64, shape: &str) -> Report {
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "a_world", "--ignored", "--nocapture"])
+        .env(WORLD, format!("{seed} {shape}"))
+        .output()
+        .unwrap();
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let report = out.lines().find_map(|line| line.split_once(REPORT)).map(|(_, json)| json);
+    if env::var_os("PGSOAK_LOG").is_some() {
+        println!("{out}{err}");
+    }
+    let Some(report) = report else {
+        panic!("seed {seed} ({shape}): PGSOAK_SEED={seed} make simulate replays it\n{out}\n{err}")
+    };
+    let report: Report = serde_json::from_str(report).unwrap();
     println!("{report}");
     report
 }
@@ -44,7 +81,7 @@ fn live(seed: u64, shape: Shape) -> Report {
 fn no_seed_breaks_a_contract() {
     let began = Instant::now();
     if let Some(seed) = number("PGSOAK_SEED") {
-        println!("{:#?}", live(seed, Shape::SMALL).faults);
+        println!("{:#?}", live(seed, "small").faults);
         return;
     }
     let fresh = number("PGSOAK_SEEDS").unwrap_or(20);
@@ -59,10 +96,9 @@ fn no_seed_breaks_a_contract() {
         if number >= FIXED + fresh || (number >= FIXED && began.elapsed() >= limit) {
             break;
         }
-        let report = live(seed, Shape::SMALL);
+        let report = live(seed, "small");
         reports.lock().unwrap().push(report);
     };
-    // A world is one thread's.
     thread::scope(|scope| {
         let threads: Vec<_> = (0..thread::available_parallelism().map_or(1, usize::from))
             .map(|_| scope.spawn(work))
@@ -87,21 +123,19 @@ fn no_seed_breaks_a_contract() {
 
 #[test]
 fn a_world_without_faults_loses_nothing_and_needs_no_second_attempt() {
-    let report = live(1, Shape { rate: 0, ..Shape::SMALL });
-    assert_eq!(report.faults, []);
+    assert_eq!(live(1, "calm").faults, []);
 }
 
 #[test]
 fn a_seed_gives_the_same_world_again() {
-    let shape = Shape { faults_for: Duration::from_secs(3_600), ..Shape::SMALL };
-    let (first, second) = (live(11, shape), live(11, shape));
+    let (first, second) = (live(11, "small"), live(11, "small"));
     assert_eq!(first.faults, second.faults);
     assert_eq!((first.ledger, first.lived), (second.ledger, second.lived));
 }
 
 #[test]
 fn a_day_of_twenty_hosts_is_exact_to_the_sample() {
-    let report = live(number("PGSOAK_SEED").unwrap_or(7), Shape::DAY);
+    let report = live(number("PGSOAK_SEED").unwrap_or(7), "day");
     println!("{:?}", report.faults);
     assert!(report.lived >= Duration::from_secs(24 * 3_600));
 }

@@ -3,7 +3,9 @@
 use crate::exit::Coded;
 use crate::folders;
 use crate::plan_files;
-use crate::settings::kind::Kind::{AddressOrOff, Choice, Filter, Path, Text, Texts, Time, Url};
+use crate::settings::kind::Kind::{
+    AddressOrOff, Choice, Filter, Path, Size, Text, Texts, Time, Url, Whole,
+};
 use crate::settings::resolve::Settings;
 use crate::settings::secrets;
 use crate::settings::{
@@ -91,6 +93,42 @@ pub const KEYS: &[Key] = &[
         Fixed("canary"),
         "The health check: a plan of the library or a file, whose verdict must be `pass`.",
     ),
+    Key::new(
+        "artifacts.url",
+        Url(&["s3://", "file:///"]),
+        Chosen { words: "they stay in the data folder", sample: "s3://soaks/raw" },
+        "Where raw files of runs that are over move to: s3://BUCKET/PREFIX (S3 and its likes; keys, region and endpoint from AWS_* in \
+         the environment), or file:///FOLDER.",
+    ),
+    Key::new(
+        "keep.seal_after",
+        Time(60, 365 * 86_400),
+        Fixed("1h"),
+        "The evidence of a run that is over for so long is packed into one file: a fraction of the space, the same bytes when it is read.",
+    )
+    .live(),
+    Key::new(
+        "keep.max_age",
+        Time(3_600, 100 * 365 * 86_400),
+        Chosen { words: "no limit", sample: "4320h" },
+        "Runs that are over for longer are removed. Here and below: oldest first; pinned runs and baselines never are, and \
+         `pgsoak runs prune --dry-run` says what would go.",
+    )
+    .live(),
+    Key::new(
+        "keep.max_runs",
+        Whole(1, 1_000_000_000),
+        Chosen { words: "no limit", sample: "10000" },
+        "Runs that are kept at most.",
+    )
+    .live(),
+    Key::new(
+        "keep.max_bytes",
+        Size,
+        Chosen { words: "no limit", sample: "200 GB" },
+        "What the evidence and raw files of all runs may take.",
+    )
+    .live(),
     Key::new(
         "http.listen",
         AddressOrOff,
@@ -198,6 +236,12 @@ pub fn config(settings: &Settings) -> anyhow::Result<CoordinatorConfig> {
     config.listen = settings.address("listen")?;
     config.socket = Some(socket);
     config.notify = notify(settings)?;
+    config.artifacts_url = settings.text("artifacts.url")?.unwrap_or_default().to_owned();
+    set(&mut config.keep.seal_after, settings.time("keep.seal_after")?);
+    config.keep.max_age = settings.time("keep.max_age")?;
+    let max_runs = settings.whole("keep.max_runs")?;
+    config.keep.max_runs = max_runs.map(|most| usize::try_from(most).unwrap_or(usize::MAX));
+    config.keep.max_bytes = settings.size("keep.max_bytes")?;
     config.http = match settings.address("http.listen")? {
         None => HttpListen::Off,
         // Nobody chose it: a second coordinator on the host need not care.

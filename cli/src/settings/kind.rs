@@ -26,7 +26,6 @@ pub enum Kind {
     /// A time from … to …, in seconds.
     Time(u64, u64),
     /// A size with its unit.
-    #[allow(dead_code, reason = "no setting has it yet")]
     Size,
     /// A list of texts; separated by commas in a variable.
     Texts,

@@ -299,7 +299,6 @@ impl Settings {
     }
 
     /// Bytes.
-    #[allow(dead_code, reason = "no setting has it yet")]
     pub fn size(&self, path: &str) -> anyhow::Result<Option<u64>> {
         match self.value(path)? {
             Some(Value::Size(bytes)) => Ok(Some(*bytes)),

@@ -1,35 +1,63 @@
-//! `pgsoak samples`: the stored samples of a run, or with `--rounds` its readings at rest, as CSV or JSON lines.
+//! `pgsoak samples`: the stored samples of a run, or with `--rounds` its readings at rest, as CSV, JSON lines or Parquet.
+
+mod parquet;
+mod rows;
 
 use crate::args::Where;
 use crate::connect;
-use crate::exit;
+use crate::exit::{self, Coded};
 use crate::verbs;
+use crate::verbs::samples::parquet::ParquetFile;
+use crate::verbs::samples::rows::{Cell, Column, Kind, Rows};
+use anyhow::Context as _;
 use clap::Args;
 use pgsoak_proto::{
     evidence::{AtRest, Body, Frame, ProcessAppeared, Samples},
     wire,
 };
-use serde::Serialize;
+use pgsoak_workloads::file_error::hint;
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{BufWriter, Write},
+    path::PathBuf,
+    time::Duration,
 };
 
 /// `samples`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgsoak samples latest | head
+  pgsoak samples 56d2668c --parquet run.parquet
+  pgsoak samples latest --process autovacuum --from 1h --until 2h30m --metric rss_anon_kib,cpu_us
+  pgsoak samples latest --rounds --json")]
 pub struct SamplesArgs {
     /// A run's id, or a part of it that is unique; `latest` is the newest.
     #[arg(default_value = "latest")]
     pub run: String,
     /// As CSV, one line per process and tick (the default).
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with_all = ["json", "parquet"])]
     pub csv: bool,
     /// As JSON, one object a line.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "parquet")]
     pub json: bool,
+    /// As a Parquet file (zstd); what is there is replaced.
+    #[arg(long, value_name = "FILE")]
+    pub parquet: Option<PathBuf>,
     /// Only this job.
     #[arg(long, value_name = "ID")]
     pub job: Option<String>,
+    /// Only from this time of the job on, such as 90s or 1h30m.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<Duration>,
+    /// Only up to this time of the job.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<Duration>,
+    /// Only these processes: a part of the backend's type, a PID, or `session=N`. May be repeated.
+    #[arg(long, value_name = "WHO", conflicts_with = "rounds")]
+    pub process: Vec<String>,
+    /// Only these columns of readings, separated by commas.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', conflicts_with = "rounds")]
+    pub metric: Vec<String>,
     /// Readings of sessions at rest instead of samples.
     #[arg(long)]
     pub rounds: bool,
@@ -38,50 +66,63 @@ pub struct SamplesArgs {
     pub at: Where,
 }
 
-/// One process at one tick.
-#[derive(Debug, Serialize)]
-struct SampleRow<'a> {
-    job: &'a str,
-    attempt: u32,
-    workload: &'a str,
-    tool: &'a str,
-    build: &'a str,
-    tick: u64,
-    elapsed_s: f64,
-    process: u32,
-    pid: u32,
-    backend_type: &'a str,
-    session: Option<u32>,
-    rss_anon_kib: Option<u64>,
-    rss_file_kib: Option<u64>,
-    rss_shmem_kib: Option<u64>,
-    swap_kib: Option<u64>,
-    data_kib: Option<u64>,
-    cpu_us: Option<u64>,
-    minor_faults: Option<u64>,
-    major_faults: Option<u64>,
-    threads: Option<u64>,
-    pss_anon_kib: Option<u64>,
-    operations: Option<u64>,
-    host_available_kib: Option<u64>,
-}
+/// Who and when, before the readings of a sample.
+const WHO: [Column; 11] = [
+    ("job", Kind::Text),
+    ("attempt", Kind::Whole),
+    ("workload", Kind::Text),
+    ("tool", Kind::Text),
+    ("build", Kind::Text),
+    ("tick", Kind::Whole),
+    ("elapsed_s", Kind::Real),
+    ("process", Kind::Whole),
+    ("pid", Kind::Whole),
+    ("backend_type", Kind::Text),
+    ("session", Kind::Whole),
+];
+
+/// Readings of a sample; KiB and microseconds as they are called, the rest are counts.
+const METRICS: [&str; 12] = [
+    "rss_anon_kib",
+    "rss_file_kib",
+    "rss_shmem_kib",
+    "swap_kib",
+    "data_kib",
+    "cpu_us",
+    "minor_faults",
+    "major_faults",
+    "threads",
+    "pss_anon_kib",
+    "operations",
+    "host_available_kib",
+];
 
 /// One session at rest.
-#[derive(Debug, Serialize)]
-struct RoundRow<'a> {
-    job: &'a str,
-    attempt: u32,
-    workload: &'a str,
-    tool: &'a str,
-    build: &'a str,
-    phase: &'a str,
-    round: u32,
-    session: u32,
-    process: u32,
-    operations: u64,
-    rss_anon_bytes: u64,
-    contexts_used_bytes: u64,
-    contexts_total_bytes: u64,
+const ROUND: [Column; 13] = [
+    ("job", Kind::Text),
+    ("attempt", Kind::Whole),
+    ("workload", Kind::Text),
+    ("tool", Kind::Text),
+    ("build", Kind::Text),
+    ("phase", Kind::Text),
+    ("round", Kind::Whole),
+    ("session", Kind::Whole),
+    ("process", Kind::Whole),
+    ("operations", Kind::Whole),
+    ("rss_anon_bytes", Kind::Whole),
+    ("contexts_used_bytes", Kind::Whole),
+    ("contexts_total_bytes", Kind::Whole),
+];
+
+/// What is wanted of the samples.
+#[derive(Debug)]
+struct Wanted {
+    from_us: u64,
+    until_us: u64,
+    processes: Vec<String>,
+    /// Places in [`METRICS`], rising.
+    metrics: Vec<usize>,
+    rounds: bool,
 }
 
 /// What is known of a job while its frames go by.
@@ -95,7 +136,65 @@ struct Job {
     phases: BTreeMap<u32, String>,
 }
 
+fn time(text: &str) -> Result<Duration, String> {
+    pgsoak_workloads::quantity::time(text).map_err(|error| error.to_string())
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    fn of(args: &SamplesArgs) -> anyhow::Result<Self> {
+        let place = |name: &String| {
+            METRICS.iter().position(|known| known == name).ok_or_else(|| {
+                Coded::usage(format!("--metric: there is no '{name}'{}", hint(name, METRICS)))
+            })
+        };
+        let mut metrics = args.metric.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        metrics.sort_unstable();
+        metrics.dedup();
+        if metrics.is_empty() {
+            metrics = (0..METRICS.len()).collect();
+        }
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let (from_us, until_us) = (args.from.map_or(0, us), args.until.map_or(u64::MAX, us));
+        anyhow::ensure!(from_us <= until_us, Coded::usage("--until is before --from".to_owned()));
+        Ok(Self {
+            from_us,
+            until_us,
+            processes: args.process.clone(),
+            metrics,
+            rounds: args.rounds,
+        })
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        if self.rounds {
+            return ROUND.to_vec();
+        }
+        let metrics = self.metrics.iter().filter_map(|at| METRICS.get(*at));
+        WHO.into_iter().chain(metrics.map(|name| (*name, Kind::Whole))).collect()
+    }
+
+    fn is_in_time(&self, elapsed_us: u64) -> bool {
+        (self.from_us..=self.until_us).contains(&elapsed_us)
+    }
+
+    fn is_process(&self, who: Option<&ProcessAppeared>) -> bool {
+        let fits = |of: &String| {
+            who.is_some_and(|who| {
+                let session = of.strip_prefix("session=").map(str::parse::<u32>);
+                match session {
+                    Some(number) => number.ok().is_some_and(|number| who.session == Some(number)),
+                    None => who.backend_type.contains(of.as_str()) || who.pid.to_string() == *of,
+                }
+            })
+        };
+        self.processes.is_empty() || self.processes.iter().any(fits)
+    }
+}
+
 pub async fn run(args: SamplesArgs) -> anyhow::Result<u8> {
+    let wanted = Wanted::of(&args)?;
     verbs::with_control(&args.at, async |control| {
         let run = verbs::run_named(control, &args.run).await?;
         let request = wire::GetRunRequest { run_id: run.clone() };
@@ -120,8 +219,16 @@ pub async fn run(args: SamplesArgs) -> anyhow::Result<u8> {
                 (spec.job_id, known)
             })
             .collect();
+        let columns = wanted.columns();
+        let mut out = match &args.parquet {
+            Some(path) => Rows::Parquet(Box::new(
+                ParquetFile::create(path, &columns)
+                    .with_context(|| format!("write {}", path.display()))?,
+            )),
+            None if args.json => Rows::json(columns),
+            None => Rows::csv(&columns)?,
+        };
         // Twice over the evidence: a process may be sampled before its type is learnt.
-        let mut out = Rows::new(args.json);
         for is_printing in [false, true] {
             let request = wire::ReadEvidenceRequest {
                 run_id: view.run_id.clone(),
@@ -134,14 +241,14 @@ pub async fn run(args: SamplesArgs) -> anyhow::Result<u8> {
             while let Some(stored) =
                 stream.message().await.map_err(|status| connect::explain(&status))?
             {
-                let written = take(stored, &mut jobs, args.rounds, is_printing.then_some(&mut out));
+                let written = take(stored, &mut jobs, &wanted, is_printing.then_some(&mut out));
                 if let Err(error) = written {
                     // `| head` is no failure.
                     return if is_broken_pipe(&error) { Ok(exit::PASS) } else { Err(error) };
                 }
             }
         }
-        match out.flush() {
+        match out.finish() {
             Err(error) if !is_broken_pipe(&error) => Err(error),
             _ => Ok(exit::PASS),
         }
@@ -153,138 +260,111 @@ pub async fn run(args: SamplesArgs) -> anyhow::Result<u8> {
 fn take(
     stored: wire::StoredFrame,
     jobs: &mut HashMap<String, Job>,
-    rounds: bool,
+    wanted: &Wanted,
     out: Option<&mut Rows>,
 ) -> anyhow::Result<()> {
     let wire::StoredFrame { job_id, attempt, frame } = stored;
     let Some(frame) = frame else { return Ok(()) };
     let job = jobs.entry(job_id.clone()).or_default();
-    match (Frame::try_from(frame)?.body, out) {
+    let frame = Frame::try_from(frame)?;
+    let elapsed_us = u64::try_from(frame.elapsed.as_micros()).unwrap_or(u64::MAX);
+    match (frame.body, out) {
         (Body::ProcessAppeared(who), None) => {
             job.processes.insert((attempt, who.process), who);
         }
         (Body::PhaseStarted(phase), None) => {
             job.phases.insert(phase.phase, phase.name);
         }
-        (Body::Samples(samples), Some(out)) if !rounds => {
-            out.samples(&job_id, attempt, job, &samples)?;
+        (Body::Samples(of), Some(out)) if !wanted.rounds => {
+            samples(out, wanted, (&job_id, attempt), job, &of)?;
         }
-        (Body::AtRest(reading), Some(out)) if rounds => {
-            out.reading(&job_id, attempt, job, &reading)?;
+        (Body::AtRest(of), Some(out)) if wanted.rounds && wanted.is_in_time(elapsed_us) => {
+            reading(out, (&job_id, attempt), job, &of)?;
         }
         _ => {}
     }
     Ok(())
 }
 
-/// Writes rows to standard output.
-enum Rows {
-    Csv(Box<csv::Writer<std::io::Stdout>>),
-    Json(BufWriter<std::io::Stdout>),
+fn samples(
+    out: &mut Rows,
+    wanted: &Wanted,
+    (id, attempt): (&str, u32),
+    job: &Job,
+    of: &Samples,
+) -> anyhow::Result<()> {
+    let mut cells = Vec::with_capacity(WHO.len() + METRICS.len());
+    for (row, (tick, elapsed_us)) in of.ticks.iter().zip(&of.elapsed_us).enumerate() {
+        if !wanted.is_in_time(*elapsed_us) {
+            continue;
+        }
+        for process in &of.processes {
+            let first = usize::try_from(process.first_row).ok();
+            let Some(at) = first.and_then(|first| row.checked_sub(first)) else { continue };
+            let who = job.processes.get(&(attempt, process.process));
+            if process.rss_anon_kib.get(at).is_none() || !wanted.is_process(who) {
+                continue;
+            }
+            #[expect(clippy::cast_precision_loss, reason = "microseconds of days fit")]
+            let elapsed_s = *elapsed_us as f64 / 1e6;
+            let of_process = |column: &[u64]| column.get(at).copied();
+            let metrics: [Option<u64>; METRICS.len()] = [
+                of_process(&process.rss_anon_kib),
+                of_process(&process.rss_file_kib),
+                of_process(&process.rss_shmem_kib),
+                of_process(&process.swap_kib),
+                of_process(&process.data_kib),
+                of_process(&process.cpu_us),
+                of_process(&process.minor_faults),
+                of_process(&process.major_faults),
+                of_process(&process.threads),
+                of_process(&process.pss_anon_kib).filter(|kib| *kib > 0),
+                of.host.operations.get(row).copied(),
+                of.host.available_kib.get(row).copied(),
+            ];
+            cells.clear();
+            cells.extend([
+                Cell::Text(id),
+                Cell::Whole(attempt.into()),
+                Cell::Text(&job.workload),
+                Cell::Text(&job.tool),
+                Cell::Text(&job.build),
+                Cell::Whole(*tick),
+                Cell::Real(elapsed_s),
+                Cell::Whole(process.process.into()),
+                Cell::Whole(who.map_or(0, |who| who.pid).into()),
+                Cell::Text(who.map_or("unknown", |who| &who.backend_type)),
+                who.and_then(|who| who.session).map(u64::from).into(),
+            ]);
+            let wanted = wanted.metrics.iter().map(|at| metrics.get(*at).copied().flatten());
+            cells.extend(wanted.map(Cell::from));
+            out.row(&cells)?;
+        }
+    }
+    Ok(())
 }
 
-impl Rows {
-    fn new(json: bool) -> Self {
-        if json {
-            Self::Json(BufWriter::new(std::io::stdout()))
-        } else {
-            Self::Csv(Box::new(csv::Writer::from_writer(std::io::stdout())))
-        }
-    }
-
-    fn row(&mut self, row: &impl Serialize) -> anyhow::Result<()> {
-        match self {
-            Self::Csv(writer) => writer.serialize(row)?,
-            Self::Json(writer) => {
-                serde_json::to_writer(&mut *writer, row)?;
-                writer.write_all(b"\n")?;
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> anyhow::Result<()> {
-        match self {
-            Self::Csv(writer) => writer.flush()?,
-            Self::Json(writer) => writer.flush()?,
-        }
-        Ok(())
-    }
-
-    fn samples(
-        &mut self,
-        id: &str,
-        attempt: u32,
-        job: &Job,
-        samples: &Samples,
-    ) -> anyhow::Result<()> {
-        for (row, (tick, elapsed_us)) in samples.ticks.iter().zip(&samples.elapsed_us).enumerate() {
-            for process in &samples.processes {
-                let Some(at) = usize::try_from(process.first_row)
-                    .ok()
-                    .and_then(|first| row.checked_sub(first))
-                else {
-                    continue;
-                };
-                if process.rss_anon_kib.get(at).is_none() {
-                    continue;
-                }
-                let who = job.processes.get(&(attempt, process.process));
-                #[expect(clippy::cast_precision_loss, reason = "microseconds of days fit")]
-                let elapsed_s = *elapsed_us as f64 / 1e6;
-                self.row(&SampleRow {
-                    job: id,
-                    attempt,
-                    workload: &job.workload,
-                    tool: &job.tool,
-                    build: &job.build,
-                    tick: *tick,
-                    elapsed_s,
-                    process: process.process,
-                    pid: who.map_or(0, |who| who.pid),
-                    backend_type: who.map_or("unknown", |who| &who.backend_type),
-                    session: who.and_then(|who| who.session),
-                    rss_anon_kib: process.rss_anon_kib.get(at).copied(),
-                    rss_file_kib: process.rss_file_kib.get(at).copied(),
-                    rss_shmem_kib: process.rss_shmem_kib.get(at).copied(),
-                    swap_kib: process.swap_kib.get(at).copied(),
-                    data_kib: process.data_kib.get(at).copied(),
-                    cpu_us: process.cpu_us.get(at).copied(),
-                    minor_faults: process.minor_faults.get(at).copied(),
-                    major_faults: process.major_faults.get(at).copied(),
-                    threads: process.threads.get(at).copied(),
-                    pss_anon_kib: process.pss_anon_kib.get(at).copied().filter(|kib| *kib > 0),
-                    operations: samples.host.operations.get(row).copied(),
-                    host_available_kib: samples.host.available_kib.get(row).copied(),
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn reading(
-        &mut self,
-        id: &str,
-        attempt: u32,
-        job: &Job,
-        reading: &AtRest,
-    ) -> anyhow::Result<()> {
-        self.row(&RoundRow {
-            job: id,
-            attempt,
-            workload: &job.workload,
-            tool: &job.tool,
-            build: &job.build,
-            phase: job.phases.get(&reading.phase).map_or("?", String::as_str),
-            round: reading.round,
-            session: reading.session,
-            process: reading.process,
-            operations: reading.operations,
-            rss_anon_bytes: reading.rss_anon_bytes,
-            contexts_used_bytes: reading.contexts.iter().map(|c| c.used_bytes).sum(),
-            contexts_total_bytes: reading.contexts.iter().map(|c| c.total_bytes).sum(),
-        })
-    }
+fn reading(
+    out: &mut Rows,
+    (id, attempt): (&str, u32),
+    job: &Job,
+    of: &AtRest,
+) -> anyhow::Result<()> {
+    out.row(&[
+        Cell::Text(id),
+        Cell::Whole(attempt.into()),
+        Cell::Text(&job.workload),
+        Cell::Text(&job.tool),
+        Cell::Text(&job.build),
+        Cell::Text(job.phases.get(&of.phase).map_or("?", String::as_str)),
+        Cell::Whole(of.round.into()),
+        Cell::Whole(of.session.into()),
+        Cell::Whole(of.process.into()),
+        Cell::Whole(of.operations),
+        Cell::Whole(of.rss_anon_bytes),
+        Cell::Whole(of.contexts.iter().map(|context| context.used_bytes).sum()),
+        Cell::Whole(of.contexts.iter().map(|context| context.total_bytes).sum()),
+    ])
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -26,6 +26,8 @@ pub struct Limits {
     pub refusal_pause: Duration,
     /// Least time before a job that has not come to its loop is looked at again.
     pub look_pause: Duration,
+    /// Between two looks at what is to be packed or removed.
+    pub housekeeping_every: Duration,
     /// Longest a unary request may take.
     pub request_timeout: Duration,
     /// Requests in work at once over all connections; more are shed.
@@ -46,6 +48,7 @@ impl Default for Limits {
             unplaceable_after: Duration::from_secs(300),
             refusal_pause: Duration::from_secs(10),
             look_pause: Duration::from_secs(30),
+            housekeeping_every: Duration::from_secs(600),
             request_timeout: Duration::from_secs(60),
             max_requests: 512,
             max_jobs: 5_000,

@@ -131,6 +131,9 @@ pub struct ArtifactRecord {
     pub sha256: String,
     /// All of it is stored, and its digest agrees.
     pub is_complete: bool,
+    /// It lies in the object store, no longer in the data folder.
+    #[serde(default)]
+    pub is_away: bool,
 }
 
 // === impl Escalation ===

@@ -97,6 +97,8 @@ pub async fn records(store: &Store, run: RunId) -> Result<Option<Records>, Store
     }
     let mut artifacts = store.artifacts(run).await?;
     artifacts.retain(|artifact| artifact.is_complete);
+    // Wherever they lie here: there they come with the bundle.
+    artifacts.iter_mut().for_each(|artifact| artifact.is_away = false);
     let annotations = store.line(run).map(|line| line.annotations.clone()).unwrap_or_default();
     let jobs = snapshot.jobs.into_iter().map(|job| (job.spec, job.record)).collect();
     let record = snapshot.record;
@@ -155,6 +157,9 @@ impl Incoming {
         let records: Records = serde_json::from_slice(json)
             .map_err(|error| ImportError::Malformed(error.to_string()))?;
         records.check()?;
+        if records.artifacts.iter().any(|artifact| artifact.is_away) {
+            return Err(ImportError::Malformed("a raw file is said to lie elsewhere".to_owned()));
+        }
         let run = records.record.run;
         let is_known = store.run(run).await?.is_some();
         let mut is_other = false;
@@ -178,7 +183,8 @@ impl Incoming {
         })
     }
 
-    fn run(&self) -> RunId {
+    /// The run that comes in.
+    pub fn run(&self) -> RunId {
         self.records.record.run
     }
 

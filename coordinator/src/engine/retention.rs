@@ -89,7 +89,8 @@ pub async fn retain(
     })
 }
 
-fn finished_at(line: &RunLine) -> Option<UnixUs> {
+/// When the run was over; `None`: it is not.
+pub(super) fn finished_at(line: &RunLine) -> Option<UnixUs> {
     match &line.record.state {
         RunState::Finished { finished_at, .. } => Some(*finished_at),
         _ => None,

@@ -19,6 +19,9 @@ const PIECE: usize = 256 << 10;
 /// Largest records: plans and workloads of a run with thousands of jobs are far below.
 const MAX_RECORDS: usize = 256 << 20;
 
+/// What a bundle without its end is told.
+const CUT_OFF: &str = "the bundle is cut off: its last piece is missing";
+
 type Pieces = mpsc::Sender<Result<wire::BundlePiece, Status>>;
 
 /// The service.
@@ -30,6 +33,46 @@ pub struct BundlesService {
 impl BundlesService {
     pub(super) fn new(services: Services) -> Self {
         Self { services }
+    }
+
+    /// Takes the pieces until the last; what came of them is in `incoming`.
+    async fn receive(
+        &self,
+        mut pieces: Streaming<wire::BundlePiece>,
+        incoming: &mut Option<Incoming>,
+    ) -> Result<wire::BundleSummary, Status> {
+        let mut json = Vec::new();
+        let mut whole = None;
+        while let Some(piece) = pieces.message().await? {
+            let part = piece.part.ok_or_else(|| Status::invalid_argument("an empty piece"))?;
+            if whole.is_some() {
+                return Err(Status::invalid_argument("something follows the last piece"));
+            }
+            match (part, &mut *incoming) {
+                (Part::Records(data), None) if json.len() + data.len() <= MAX_RECORDS => {
+                    json.extend(data);
+                }
+                (Part::Records(_), _) => {
+                    return Err(Status::invalid_argument(
+                        "the records are too large, or come late",
+                    ));
+                }
+                (part, None) => {
+                    let begun = Incoming::begin(&self.services.store, &json).await.or_status()?;
+                    json = Vec::new();
+                    take(incoming.insert(begun), part, &mut whole).await?;
+                }
+                (part, Some(incoming)) => take(incoming, part, &mut whole).await?,
+            }
+        }
+        let (Some(incoming), Some(whole)) = (incoming, whole) else {
+            return Err(Status::data_loss(CUT_OFF));
+        };
+        if whole.frames != incoming.frames {
+            let (came, of) = (incoming.frames, whole.frames);
+            return Err(Status::data_loss(format!("{came} of {of} frames came")));
+        }
+        Ok(whole)
     }
 }
 
@@ -102,40 +145,23 @@ impl Bundles for BundlesService {
         &self,
         request: Request<Streaming<wire::BundlePiece>>,
     ) -> Result<Response<wire::ImportedRun>, Status> {
-        let mut pieces = request.into_inner();
-        let mut json = Vec::new();
-        let mut incoming: Option<Incoming> = None;
-        let mut whole = None;
-        while let Some(piece) = pieces.message().await? {
-            let part = piece.part.ok_or_else(|| Status::invalid_argument("an empty piece"))?;
-            if whole.is_some() {
-                return Err(Status::invalid_argument("something follows the last piece"));
+        let mut incoming = None;
+        let received = self.receive(request.into_inner(), &mut incoming).await;
+        let run = incoming.as_ref().map(Incoming::run);
+        let done = match (received, incoming) {
+            (Ok(whole), Some(incoming)) => {
+                incoming.finish().await.or_status().map(|done| (whole, done))
             }
-            match (part, &mut incoming) {
-                (Part::Records(data), None) if json.len() + data.len() <= MAX_RECORDS => {
-                    json.extend(data);
-                }
-                (Part::Records(_), _) => {
-                    return Err(Status::invalid_argument(
-                        "the records are too large, or come late",
-                    ));
-                }
-                (part, None) => {
-                    let begun = Incoming::begin(&self.services.store, &json).await.or_status()?;
-                    json = Vec::new();
-                    take(incoming.insert(begun), part, &mut whole).await?;
-                }
-                (part, Some(incoming)) => take(incoming, part, &mut whole).await?,
-            }
-        }
-        let (Some(incoming), Some(whole)) = (incoming, whole) else {
-            return Err(Status::data_loss("the bundle is cut off: its last piece is missing"));
+            (Err(status), _) => Err(status),
+            (Ok(_), None) => Err(Status::data_loss(CUT_OFF)),
         };
-        if whole.frames != incoming.frames {
-            let (came, of) = (incoming.frames, whole.frames);
-            return Err(Status::data_loss(format!("{came} of {of} frames came")));
+        let store = &self.services.store;
+        if let (Err(_), Some(run)) = (&done, run)
+            && store.run(run).await.or_status()?.is_none()
+        {
+            store.discard(run).await.or_status()?;
         }
-        let (record, replay) = incoming.finish().await.or_status()?;
+        let (whole, (record, replay)) = done?;
         let verdict = match &record.state {
             RunState::Finished { verdict, .. } => view::verdict(*verdict).to_owned(),
             _ => String::new(),

@@ -3,8 +3,12 @@
 use crate::domain::record::ArtifactRecord;
 use crate::engine::handle::RunSnapshot;
 use crate::rpc::server::Services;
-use crate::rpc::status::{IntoStatus as _, OrStatus as _};
+use crate::rpc::status::{IntoStatus, OrStatus as _};
+use crate::store::StoreError;
+use crate::store::remote::Source;
 use crate::store::run_db::StoredFrame;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
 use pgsoak_proto::id::JobId;
 use pgsoak_proto::wire;
 use std::{fs::File, io::Read as _, path::PathBuf};
@@ -105,8 +109,14 @@ pub(crate) async fn artifact(
             "artifact '{name}' has not arrived as a whole"
         )));
     }
-    let path = services.store.artifact_path(run, &record);
     let (pieces, stream) = mpsc::channel(PIECES);
+    let path = match services.store.read_artifact(run, &record).await.or_status()? {
+        Source::File(path) => path,
+        Source::Stream(bytes) => {
+            services.tasks.spawn(forward(bytes, pieces));
+            return Ok(stream);
+        }
+    };
     services.tasks.spawn_blocking(move || {
         if let Err(error) = read(&path, &pieces) {
             let status = Status::data_loss(format!("read {}: {error}", path.display()));
@@ -115,6 +125,30 @@ pub(crate) async fn artifact(
         }
     });
     Ok(stream)
+}
+
+/// From the object store.
+async fn forward(
+    mut bytes: impl Stream<Item = Result<Bytes, StoreError>> + Unpin,
+    pieces: mpsc::Sender<Result<wire::ArtifactPiece, Status>>,
+) {
+    while let Some(next) = bytes.next().await {
+        let next = next.map_err(IntoStatus::into_status);
+        let is_over = next.is_err();
+        let mut sent = Ok(());
+        match next {
+            // An object store's pieces are as large as it likes.
+            Ok(bytes) => {
+                for data in bytes.chunks(PIECE) {
+                    sent = pieces.send(Ok(wire::ArtifactPiece { data: data.to_vec() })).await;
+                }
+            }
+            Err(status) => sent = pieces.send(Err(status)).await,
+        }
+        if is_over || sent.is_err() {
+            return;
+        }
+    }
 }
 
 fn read(

@@ -288,6 +288,7 @@ impl Session<'_> {
         let ArtifactChunk { lease, name, offset, data, total_bytes, sha256 } = chunk;
         let Some(run) = self.run_of(lease).await? else { return Ok(()) };
         let record = ArtifactRecord {
+            is_away: false,
             job: lease.job,
             attempt: lease.attempt,
             name: name.clone(),

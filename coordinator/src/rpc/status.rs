@@ -91,7 +91,8 @@ impl IntoStatus for StoreError {
         let text = cut(&chain(&self));
         match self {
             Self::Damaged { .. } => Status::data_loss(text),
-            Self::Closed => Status::unavailable(text),
+            Self::Closed | Self::Remote { .. } => Status::unavailable(text),
+            Self::Sealed { .. } => Status::failed_precondition(text),
             Self::Sled { .. } | Self::Io { .. } | Self::Open(_) => Status::internal(text),
         }
     }

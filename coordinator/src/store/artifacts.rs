@@ -145,6 +145,11 @@ impl Artifacts {
         file.strip_prefix(data).unwrap_or(file).to_owned()
     }
 
+    /// The path of one of its files below its own folder.
+    pub(crate) fn below_folder(&self, file: &Path) -> PathBuf {
+        file.strip_prefix(self.folder.as_path()).unwrap_or(file).to_owned()
+    }
+
     pub(crate) fn path(&self, run: RunId, job: JobId, attempt: u32, name: &str) -> PathBuf {
         path_of(&self.folder, run, job, attempt, name)
     }

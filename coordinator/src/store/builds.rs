@@ -62,7 +62,7 @@ impl BuildFiles {
         Self { folder }
     }
 
-    fn path(&self, digest: &str) -> PathBuf {
+    pub(super) fn path(&self, digest: &str) -> PathBuf {
         self.folder.join(digest)
     }
 

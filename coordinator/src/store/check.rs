@@ -6,6 +6,7 @@ use crate::domain::record::{ArtifactRecord, RunRecord};
 use crate::store::StoreError;
 use crate::store::artifacts;
 use crate::store::catalogue::check::{self, CheckedCatalogue};
+use crate::store::mark::Mark;
 use crate::store::open::{SyncedDb, panic_text};
 use crate::store::run_db::{RunDb, StoredFrame};
 use pgsoak_proto::id::{JobId, RunId};
@@ -40,6 +41,8 @@ pub struct Checked {
     pub frames: u64,
     /// Complete raw files, each by its digest.
     pub artifacts: u64,
+    /// Raw files that were moved to the object store: not looked at.
+    pub away: u64,
     /// What is known to be missing and stands with its run: no damage of the folder.
     pub notes: Vec<String>,
     /// One sentence each; empty: the folder is sound.
@@ -141,13 +144,13 @@ impl Checked {
     fn attempts(
         &mut self,
         db: &RunDb,
-        marks: &[(JobId, u32, u64)],
+        marks: &[Mark],
         run: &RunRecord,
         catalogue: &CheckedCatalogue,
         problems: &mut Vec<String>,
     ) {
         let mut last: BTreeMap<(JobId, u32), (u64, bool)> = BTreeMap::new();
-        for (job, attempt, mark) in marks {
+        for Mark { job, attempt, sequence: mark } in marks {
             let (mut next, mut frames, mut is_ended) = (1_u64, 0_u64, false);
             let mut holes = Vec::new();
             let read = db.frames(*job, *attempt, &mut |frame| {
@@ -209,6 +212,10 @@ impl Checked {
     }
 
     fn artifact(&mut self, folder: &Path, run: RunId, artifact: &ArtifactRecord) {
+        if artifact.is_away {
+            self.away += 1;
+            return;
+        }
         let path = artifacts::path_of(folder, run, artifact.job, artifact.attempt, &artifact.name);
         match artifacts::digest(&path) {
             Ok(digest) if digest == artifact.sha256.to_ascii_lowercase() => self.artifacts += 1,

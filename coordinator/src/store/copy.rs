@@ -2,9 +2,10 @@
 
 use crate::store::StoreError;
 use crate::store::artifacts::Artifacts;
+use crate::store::builds::BuildFiles;
 use crate::store::catalogue::{self, Catalogue, Entries};
 use crate::store::open::{SyncedDb, sync_folder};
-use crate::store::run_db::RunDbs;
+use crate::store::run_dbs::RunDbs;
 use pgsoak_proto::id::RunId;
 use std::{
     collections::BTreeSet,
@@ -15,6 +16,8 @@ use std::{
 
 /// Bytes of entries that go together.
 const PORTION: usize = 512 << 10;
+/// Where package files lie in a data folder.
+const BUILDS: &str = "builds";
 /// Bytes of a piece of a file.
 const PIECE: usize = 256 << 10;
 /// Cache of a database that is being written.
@@ -45,7 +48,7 @@ pub struct CopySummary {
     pub runs: u64,
     /// Entries of all databases.
     pub entries: u64,
-    /// Raw files.
+    /// Raw files and packages.
     pub files: u64,
     /// Of entries and files.
     pub bytes: u64,
@@ -101,6 +104,7 @@ pub(super) fn read(
     catalogue: &Catalogue,
     runs: &RunDbs,
     artifacts: &Artifacts,
+    builds: &BuildFiles,
     entries: Entries,
     each: impl FnMut(CopyPart) -> bool,
 ) -> Result<CopySummary, StoreError> {
@@ -122,12 +126,26 @@ pub(super) fn read(
             to.hand_over();
             to.summary.runs += 1;
         }
-        for artifact in catalogue.artifacts(run)?.iter().filter(|artifact| artifact.is_complete) {
+        for artifact in catalogue.artifacts(run)?.iter().filter(|of| of.is_complete && !of.is_away)
+        {
             let from = artifacts.path(run, artifact.job, artifact.attempt, &artifact.name);
             let below = artifacts.below_data(&from);
             read_file(&from, |offset, data| to.piece(&below, offset, data))
                 .map_err(|source| StoreError::Io { doing: "copy", path: from, source })?;
             to.summary.files += 1;
+        }
+    }
+    for build in catalogue.builds()? {
+        if !to.goes_on {
+            break;
+        }
+        let from = builds.path(&build.digest);
+        let below = Path::new(BUILDS).join(&build.digest);
+        match read_file(&from, |offset, data| to.piece(&below, offset, data)) {
+            Ok(()) => to.summary.files += 1,
+            // Removed since the catalogue was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(StoreError::Io { doing: "copy", path: from, source }),
         }
     }
     Ok(to.summary)
@@ -212,7 +230,7 @@ impl CopyWriter {
             CopyPart::File { path, offset, data } => {
                 let to = self.partial.join(&path);
                 let is_below = path.components().all(|part| matches!(part, Component::Normal(_)))
-                    && path.starts_with("artifacts");
+                    && ["artifacts", BUILDS].iter().any(|folder| path.starts_with(folder));
                 let written = if is_below {
                     write_piece(&to, offset, &data)
                 } else {

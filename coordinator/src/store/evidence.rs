@@ -5,7 +5,8 @@
 
 use crate::blocking;
 use crate::store::open::OpenStoreError;
-use crate::store::run_db::{RunDb, RunDbs};
+use crate::store::run_db::RunDb;
+use crate::store::run_dbs::RunDbs;
 use crate::store::{QUEUE, StoreError};
 use pgsoak_proto::id::{JobId, RunId};
 use std::{

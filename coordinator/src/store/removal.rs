@@ -35,6 +35,7 @@ impl Store {
         self.evidence.close(run).await;
         self.commit(batch).await?;
         self.remove_folders(run).await?;
+        self.remove_remote(run).await?;
         let mut batch = Batch::default();
         batch.no_grave(run);
         self.commit(batch).await?;
@@ -99,7 +100,8 @@ impl Store {
     }
 }
 
-fn bytes_below(path: &Path) -> u64 {
+/// Bytes of all files below a folder.
+pub(super) fn bytes_below(path: &Path) -> u64 {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries
         .map(|entry| match entry.metadata() {

@@ -1,30 +1,31 @@
-//! One run's evidence: a sled folder of its own, so that damage stays in one run and retention removes a folder.
+//! One run's evidence, in a folder of its own, so that damage stays in one run and retention removes a folder: a sled database
+//! (`unsealed`) while the run goes on, one packed file (`sealed`) when it is over for a while.
 //!
-//! `f ‖ job ‖ attempt ‖ sequence ‖ piece` holds a frame, `h ‖ job ‖ attempt` the high-water mark, written in the same
-//! batch as the frames that it covers. A folder that does not open, that has come up empty, or whose marks promise frames
-//! that are not there, is set aside as `<run>.damaged-<n>` and made afresh. One that lost its end (see `acknowledged`) is
-//! kept. Either way the agents send again what their spools still keep, and the run carries a note.
+//! A folder that does not open, that has come up empty, or whose marks promise frames that are not there, is set aside as
+//! `<run>.damaged-<n>` and made afresh. One that lost its end (see `acknowledged`) is kept. Either way the agents send again what
+//! their spools still keep, and the run carries a note.
 
 use crate::store::StoreError;
 use crate::store::acknowledged::Acknowledged;
-use crate::store::open::{OpenStoreError, SyncedDb, sync_folder};
-use crate::store::value;
+use crate::store::aside::{set_aside, set_aside_before};
+use crate::store::mark::Mark;
+use crate::store::open::OpenStoreError;
+use crate::store::sealed::{self, Sealed};
+use crate::store::unsealed::{self, Unsealed};
 use pgsoak_proto::evidence::{Body, Frame};
-use pgsoak_proto::id::{JobId, RunId};
+use pgsoak_proto::id::JobId;
 use pgsoak_proto::job::Outcome;
 use pgsoak_proto::wire;
 use prost::Message as _;
 use std::{
-    collections::HashMap,
-    fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tracing::{error, warn};
-
-/// Cache of one run's database. Evidence is written once and read once.
-const CACHE_BYTES: u64 = 8 << 20;
 
 /// A frame as it was found.
 #[derive(Debug)]
@@ -51,14 +52,26 @@ pub struct Ended {
     pub reason: String,
 }
 
-/// The open database of one run.
+/// How it lies on the disk.
+#[derive(Debug)]
+enum Form {
+    Unsealed(Unsealed),
+    Sealed(Sealed),
+}
+
+/// The open evidence of one run.
 #[derive(Debug)]
 pub(crate) struct RunDb {
-    synced: SyncedDb,
+    path: PathBuf,
+    form: Form,
     /// What was found wrong when it was opened; a sentence.
     damage: Option<String>,
     /// What was told to agents, beside the database.
     acknowledged: Mutex<Acknowledged>,
+    /// Held while it is written; true: nothing is written any more.
+    is_frozen: Mutex<bool>,
+    /// Another one has taken its place.
+    is_replaced: AtomicBool,
 }
 
 /// What a look at an opened database found.
@@ -69,75 +82,12 @@ enum Check {
     Damaged(String),
 }
 
-/// The databases of all runs: opened when they are needed, closed when nobody holds them.
-#[derive(Debug)]
-pub(crate) struct RunDbs {
-    folder: PathBuf,
-    open: Mutex<HashMap<RunId, Weak<RunDb>>>,
-}
-
-/// Written when a database is made: one that opens without it has lost its beginning.
-const BORN: &[u8] = b"born";
-
-fn attempt_key(kind: u8, job: JobId, attempt: u32) -> Vec<u8> {
-    let mut key = Vec::with_capacity(29);
-    key.push(kind);
-    key.extend_from_slice(job.as_bytes());
-    key.extend_from_slice(&attempt.to_be_bytes());
-    key
-}
-
-fn frame_key(job: JobId, attempt: u32, sequence: u64) -> Vec<u8> {
-    let mut key = attempt_key(b'f', job, attempt);
-    key.extend_from_slice(&sequence.to_be_bytes());
-    key
-}
-
-fn sequence_of(key: &[u8]) -> Option<u64> {
-    key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
-}
-
-// === impl RunDbs ===
-
-impl RunDbs {
-    pub(crate) fn new(folder: PathBuf) -> Result<Self, OpenStoreError> {
-        fs::create_dir_all(&folder)
-            .map_err(|source| OpenStoreError::Io { path: folder.clone(), source })?;
-        Ok(Self { folder, open: Mutex::new(HashMap::new()) })
-    }
-
-    /// Where the databases lie, each under its run's id.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// The run's database, made where there is none. Blocks.
-    pub(crate) fn open(&self, run: RunId) -> Result<Arc<RunDb>, OpenStoreError> {
-        // Held while it opens, so that no run is opened twice.
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(db) = open.get(&run).and_then(Weak::upgrade) {
-            return Ok(db);
-        }
-        open.retain(|_, db| db.strong_count() > 0);
-        let db = Arc::new(RunDb::open(&self.folder.join(run.to_string()))?);
-        open.insert(run, Arc::downgrade(&db));
-        Ok(db)
-    }
-
-    /// As [`Self::open`], and nothing when there is no evidence of the run at all.
-    pub(crate) fn open_existing(&self, run: RunId) -> Result<Option<Arc<RunDb>>, OpenStoreError> {
-        if !self.folder.join(run.to_string()).exists() {
-            return Ok(None);
-        }
-        self.open(run).map(Some)
-    }
-}
-
 // === impl RunDb ===
 
 impl RunDb {
-    fn open(path: &Path) -> Result<Self, OpenStoreError> {
-        if !path.join("db").exists() {
+    /// Opens it, or makes it where there is none.
+    pub(super) fn open(path: &Path) -> Result<Self, OpenStoreError> {
+        if !path.join("db").exists() && !path.join(sealed::NAME).exists() {
             return Self::make(path, set_aside_before(path));
         }
         let problem = match Self::open_there(path) {
@@ -174,28 +124,43 @@ impl RunDb {
     }
 
     fn open_there(path: &Path) -> Result<Self, OpenStoreError> {
-        let synced = SyncedDb::open(path, CACHE_BYTES)?;
+        let sealed = path.join(sealed::NAME);
+        let form = if sealed.exists() {
+            let open = Sealed::open(&sealed).map_err(|error| match error {
+                sealed::SealedError::Io(source) if source.raw_os_error().is_some() => {
+                    OpenStoreError::Io { path: sealed, source }
+                }
+                error => {
+                    OpenStoreError::Damaged { path: path.to_owned(), problem: error.to_string() }
+                }
+            })?;
+            Form::Sealed(open)
+        } else {
+            Form::Unsealed(Unsealed::open(path)?)
+        };
         let acknowledged = Acknowledged::open(path)
             .map_err(|source| OpenStoreError::Io { path: path.to_owned(), source })?;
-        Ok(Self { synced, damage: None, acknowledged: Mutex::new(acknowledged) })
+        Ok(Self {
+            path: path.to_owned(),
+            form,
+            damage: None,
+            acknowledged: Mutex::new(acknowledged),
+            is_frozen: Mutex::new(false),
+            is_replaced: AtomicBool::new(false),
+        })
     }
 
     fn make(path: &Path, damage: Option<String>) -> Result<Self, OpenStoreError> {
         let db = Self { damage, ..Self::open_there(path)? };
-        let mut batch = sled::Batch::default();
-        let is_put = value::put(&mut batch, BORN, &[]);
-        debug_assert!(is_put, "nothing fits");
-        let written = db
-            .synced
-            .db
-            .apply_batch(batch)
-            .map_err(|source| db.synced.error("begin", source))
-            .and_then(|()| db.synced.sync());
-        written.map_err(|error| OpenStoreError::Damaged {
-            path: path.to_owned(),
-            problem: format!("it cannot be begun: {error}"),
-        })?;
+        if let Form::Unsealed(unsealed) = &db.form {
+            unsealed.begin(path)?;
+        }
         Ok(db)
+    }
+
+    /// Where it lies.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What was found wrong when the run's database was opened, now or earlier.
@@ -203,39 +168,40 @@ impl RunDb {
         self.damage.as_deref()
     }
 
+    /// Whether it is packed already.
+    pub(super) fn is_sealed(&self) -> bool {
+        matches!(self.form, Form::Sealed(_))
+    }
+
+    /// Nothing is written to it from now on, until it is thawed.
+    pub(super) fn freeze(&self, is_frozen: bool) {
+        *self.is_frozen.lock().unwrap_or_else(PoisonError::into_inner) = is_frozen;
+    }
+
+    /// Another one has taken its place on the disk: whoever has it may read on, and nobody else is given it.
+    pub(super) fn replace(&self) {
+        self.is_replaced.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::SeqCst)
+    }
+
     /// Whether what was promised is there.
     fn check(&self) -> Result<Check, sled::Error> {
-        let db = &self.synced.db;
-        if !matches!(value::get(db, BORN)?, Some(Ok(_))) {
-            return Ok(Check::Damaged("it has come up empty".to_owned()));
-        }
-        let mut problem = None;
-        let mut marks = Vec::new();
-        value::scan(db, b"h", |key, stored| {
-            match stored.map(|bytes| <[u8; 8]>::try_from(bytes.as_slice())) {
-                Ok(Ok(bytes)) => marks.push((key.to_owned(), u64::from_be_bytes(bytes))),
-                Ok(Err(_)) => problem = Some("a high-water mark has no number".to_owned()),
-                Err(damage) => problem = Some(format!("a high-water mark: {damage}")),
-            }
-            problem.is_none()
-        })?;
-        for (key, mark) in &marks {
-            let mut frame = vec![b'f'];
-            frame.extend_from_slice(key.get(1..).unwrap_or_default());
-            frame.extend_from_slice(&mark.to_be_bytes());
-            match value::get(db, &frame)? {
-                Some(Ok(_)) => {}
-                Some(Err(damage)) => problem = Some(format!("frame {mark}: {damage}")),
-                None => problem = Some(format!("frame {mark} was stored and is not there")),
-            }
-        }
-        if let Some(problem) = problem {
+        if let Form::Unsealed(unsealed) = &self.form
+            && let Some(problem) = unsealed.problem()?
+        {
             return Ok(Check::Damaged(problem));
         }
+        let marks = match self.marks() {
+            Ok(marks) => marks,
+            Err(error) => return Ok(Check::Damaged(error.to_string())),
+        };
         let told = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         for ((job, attempt), sequence) in told.marks() {
-            let key = attempt_key(b'h', job, attempt);
-            let have = marks.iter().find(|(at, _)| *at == key).map_or(0, |(_, mark)| *mark);
+            let of = marks.iter().find(|mark| mark.job == job && mark.attempt == attempt);
+            let have = of.map_or(0, |mark| mark.sequence);
             if have < sequence {
                 return Ok(Check::Shorter(format!(
                     "of job {job} attempt {attempt}, frame {sequence} was acknowledged and {have} is the last there"
@@ -258,57 +224,41 @@ impl RunDb {
     }
 
     /// Every attempt of which something is stored, with its high-water mark.
-    pub(crate) fn marks(&self) -> Result<Vec<(JobId, u32, u64)>, StoreError> {
-        let mut marks = Vec::new();
-        value::scan(&self.synced.db, b"h", |key, stored| {
-            let bytes = stored.ok().and_then(|bytes| <[u8; 8]>::try_from(bytes.as_slice()).ok());
-            let attempt = key.get(1..).and_then(|key| key.split_first_chunk::<16>());
-            if let (Some(bytes), Some((job, attempt))) = (bytes, attempt)
-                && let Some(attempt) = attempt.first_chunk::<4>()
-            {
-                let (job, attempt) = (JobId::from_bytes(*job), u32::from_be_bytes(*attempt));
-                marks.push((job, attempt, u64::from_be_bytes(bytes)));
-            }
-            true
-        })
-        .map_err(|source| self.synced.error("read", source))?;
-        Ok(marks)
+    pub(crate) fn marks(&self) -> Result<Vec<Mark>, StoreError> {
+        match &self.form {
+            Form::Unsealed(unsealed) => unsealed.marks(),
+            Form::Sealed(sealed) => Ok(sealed.marks().collect()),
+        }
     }
 
-    /// All entries as they lie there, consistent while others write: first the marks as they are now, then the frames that
-    /// they cover. Until `each` returns false.
+    /// All entries as they lie in sled, or would, consistent while others write: first the marks as they are now, then the frames
+    /// that they cover. Until `each` returns false.
     pub(crate) fn copy(
         &self,
         each: &mut impl FnMut(Vec<u8>, Vec<u8>) -> bool,
     ) -> Result<(), StoreError> {
-        let db = &self.synced.db;
-        let failed = |source| self.synced.error("copy", source);
-        let covered = self.marks()?;
-        for (job, attempt, mark) in &covered {
-            let is_put =
-                value::put_into(&attempt_key(b'h', *job, *attempt), &mark.to_be_bytes(), each);
-            if !is_put {
-                return Ok(());
+        let sealed = match &self.form {
+            Form::Unsealed(unsealed) => return unsealed.copy(each),
+            Form::Sealed(sealed) => sealed,
+        };
+        let begins = sealed.marks().all(|mark| unsealed::put_mark(mark, each));
+        let mut goes_on = begins && unsealed::put_born(each);
+        let mut problem = None;
+        for of in sealed.marks() {
+            if !goes_on || problem.is_some() {
+                break;
             }
-        }
-        for entry in db.scan_prefix(BORN) {
-            let (key, stored) = entry.map_err(failed)?;
-            if !each(key.to_vec(), stored.to_vec()) {
-                return Ok(());
-            }
-        }
-        for (job, attempt, mark) in covered {
-            // The piece number follows the sequence.
-            let first = frame_key(job, attempt, 0);
-            let beyond = frame_key(job, attempt, mark.saturating_add(1));
-            for entry in db.range(first..beyond) {
-                let (key, stored) = entry.map_err(failed)?;
-                if !each(key.to_vec(), stored.to_vec()) {
-                    return Ok(());
+            sealed.frames(of.job, of.attempt, 0, &mut |sequence, bytes| {
+                match bytes {
+                    Ok(bytes) => {
+                        goes_on = unsealed::put_frame(Mark { sequence, ..of }, bytes, each);
+                    }
+                    Err(error) => problem = Some(error.to_string()),
                 }
-            }
+                goes_on && problem.is_none()
+            });
         }
-        Ok(())
+        problem.map_or(Ok(()), |problem| Err(self.damaged(problem)))
     }
 
     /// Remembers, beside the database, what is about to be acknowledged. After [`Self::sync`].
@@ -322,24 +272,30 @@ impl RunDb {
 
     /// Everything up to and with this sequence is stored; 0: nothing.
     pub(crate) fn high_water(&self, job: JobId, attempt: u32) -> Result<u64, StoreError> {
-        let found = value::get(&self.synced.db, &attempt_key(b'h', job, attempt))
-            .map_err(|source| self.synced.error("read", source))?;
-        match found {
-            None => Ok(0),
-            Some(Ok(bytes)) => match <[u8; 8]>::try_from(bytes.as_slice()) {
-                Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
-                Err(_) => Err(damaged(job, attempt, "it has no number")),
-            },
-            Some(Err(damage)) => Err(damaged(job, attempt, &damage.to_string())),
+        match &self.form {
+            Form::Unsealed(unsealed) => unsealed.high_water(job, attempt),
+            Form::Sealed(sealed) => {
+                let of = sealed.marks().find(|mark| mark.job == job && mark.attempt == attempt);
+                Ok(of.map_or(0, |mark| mark.sequence))
+            }
         }
     }
 
     /// How the attempt ended, if its last frame is stored.
     pub(crate) fn ended(&self, job: JobId, attempt: u32) -> Result<Option<Ended>, StoreError> {
         let sequence = self.high_water(job, attempt)?;
-        let found = value::get(&self.synced.db, &frame_key(job, attempt, sequence))
-            .map_err(|source| self.synced.error("read", source))?;
-        let frame = found.and_then(Result::ok).and_then(|bytes| {
+        let bytes = match &self.form {
+            Form::Unsealed(unsealed) => unsealed.frame(job, attempt, sequence)?,
+            Form::Sealed(sealed) => {
+                let mut found = None;
+                sealed.frames(job, attempt, sequence, &mut |_, bytes| {
+                    found = bytes.ok().map(<[u8]>::to_vec);
+                    false
+                });
+                found
+            }
+        };
+        let frame = bytes.and_then(|bytes| {
             let frame = wire::Frame::decode(bytes.as_slice()).ok()?;
             Frame::try_from(frame).ok()
         });
@@ -359,23 +315,42 @@ impl RunDb {
         frames: &[(u64, Vec<u8>)],
         high_water: u64,
     ) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
-        for (sequence, bytes) in frames {
-            if !value::put(&mut batch, &frame_key(job, attempt, *sequence), bytes) {
-                return Err(damaged(job, attempt, "a frame is too large"));
+        let is_frozen = self.is_frozen.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.form {
+            Form::Unsealed(unsealed) if !*is_frozen => {
+                unsealed.write(job, attempt, frames, high_water)
             }
+            _ => Err(StoreError::Sealed { path: self.path.clone() }),
         }
-        let mark =
-            value::put(&mut batch, &attempt_key(b'h', job, attempt), &high_water.to_be_bytes());
-        debug_assert!(mark, "eight bytes fit");
-        self.synced
-            .db
-            .apply_batch(batch)
-            .map_err(|source| self.synced.error("write evidence", source))
     }
 
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        self.synced.sync()
+        match &self.form {
+            Form::Unsealed(unsealed) => unsealed.sync(),
+            // It was durable before it had its name.
+            Form::Sealed(_) => Ok(()),
+        }
+    }
+
+    /// The frames of one attempt as bytes, in order, until `each` returns false.
+    pub(super) fn raw_frames(
+        &self,
+        job: JobId,
+        attempt: u32,
+        each: &mut impl FnMut(u64, Result<&[u8], String>) -> bool,
+    ) -> Result<(), StoreError> {
+        match &self.form {
+            Form::Unsealed(unsealed) => unsealed.frames(job, attempt, &mut |sequence, bytes| {
+                let bytes = bytes.as_deref().map_err(ToString::to_string);
+                each(sequence, bytes)
+            }),
+            Form::Sealed(sealed) => {
+                sealed.frames(job, attempt, 0, &mut |sequence, bytes| {
+                    each(sequence, bytes.map_err(|error| error.to_string()))
+                });
+                Ok(())
+            }
+        }
     }
 
     /// The frames of one attempt in order, until `each` returns false.
@@ -385,13 +360,9 @@ impl RunDb {
         attempt: u32,
         each: &mut impl FnMut(StoredFrame) -> bool,
     ) -> Result<(), StoreError> {
-        value::scan(&self.synced.db, &attempt_key(b'f', job, attempt), |key, stored| {
-            let Some(sequence) = sequence_of(key) else { return true };
-            let frame = stored
-                .map_err(|damage| damage.to_string())
-                .and_then(|bytes| {
-                    wire::Frame::decode(bytes.as_slice()).map_err(|error| error.to_string())
-                })
+        self.raw_frames(job, attempt, &mut |sequence, bytes| {
+            let frame = bytes
+                .and_then(|bytes| wire::Frame::decode(bytes).map_err(|error| error.to_string()))
                 .and_then(|frame| match frame.sequence == sequence {
                     true => Ok(frame),
                     false => Err(format!("it says that it is frame {}", frame.sequence)),
@@ -401,42 +372,9 @@ impl RunDb {
                 Err(problem) => each(StoredFrame::Damaged { sequence, problem }),
             }
         })
-        .map_err(|source| self.synced.error("read evidence", source))
     }
-}
 
-fn damaged(job: JobId, attempt: u32, problem: &str) -> StoreError {
-    StoreError::Damaged {
-        what: format!("the evidence of job {job}, attempt {attempt}"),
-        problem: problem.to_owned(),
+    fn damaged(&self, problem: String) -> StoreError {
+        StoreError::Damaged { what: format!("the evidence {}", self.path.display()), problem }
     }
-}
-
-/// Moves the folder out of the way, under a name that is free, durably.
-fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut number = 1_u32;
-    loop {
-        let aside = path.with_file_name(format!("{name}.damaged-{number}"));
-        if !aside.exists() {
-            fs::rename(path, &aside)?;
-            if let Some(parent) = path.parent() {
-                sync_folder(parent)?;
-            }
-            return Ok(aside);
-        }
-        number += 1;
-    }
-}
-
-/// A database that was begun afresh earlier stays one that lacks something.
-fn set_aside_before(path: &Path) -> Option<String> {
-    let name = path.file_name()?.to_string_lossy().into_owned();
-    let aside = path.with_file_name(format!("{name}.damaged-1"));
-    aside.exists().then(|| {
-        format!(
-            "its stored evidence was damaged earlier and set aside as {}; agents were asked for it again",
-            aside.display()
-        )
-    })
 }

@@ -97,6 +97,7 @@ async fn another_coordinator_comes_to_the_same_bytes() {
     }
     let other = import(&here, &forged).await.unwrap_err();
     assert!(other.message().contains("another result"), "{other}");
+    assert!(!here.data().join("runs").join(&run).exists(), "a refused import leaves nothing");
     here.stop().await;
 
     let mut here = Stage::new().await;

@@ -19,4 +19,5 @@ mod pages;
 mod people;
 mod schedules;
 mod scripted;
+mod sealing;
 mod way;

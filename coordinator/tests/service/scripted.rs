@@ -1,7 +1,7 @@
 //! A coordinator in a temporary folder, and an agent that says what a test tells it to say.
 
 use pgsoak_coordinator::app::{Running, start_with};
-use pgsoak_coordinator::config::{CoordinatorConfig, HttpListen, NotifyConfig};
+use pgsoak_coordinator::config::{CoordinatorConfig, HttpListen, KeepConfig, NotifyConfig};
 use pgsoak_coordinator::domain::limits::Limits;
 use pgsoak_proto::evidence::{AttemptEnded, AttemptStarted, Body, Frame, Gap};
 use pgsoak_proto::id::AgentId;
@@ -57,6 +57,10 @@ pub struct Stage {
     pub notify: NotifyConfig,
     /// Of the coordinator, beside those that a test needs.
     pub canary: Option<pgsoak_coordinator::config::CanaryPlan>,
+    /// What is kept of runs that are over.
+    pub keep: KeepConfig,
+    /// Where raw files of runs that are over move to.
+    pub artifacts_url: String,
     running: Option<Running>,
 }
 
@@ -72,7 +76,16 @@ impl Stage {
     /// With messages to people.
     pub async fn told(limits: Limits, lease_ttl: Duration, notify: NotifyConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut stage = Self { folder, lease_ttl, limits, notify, canary: None, running: None };
+        let mut stage = Self {
+            folder,
+            lease_ttl,
+            limits,
+            notify,
+            keep: KeepConfig::default(),
+            artifacts_url: String::new(),
+            canary: None,
+            running: None,
+        };
         stage.start().await;
         stage
     }
@@ -93,6 +106,8 @@ impl Stage {
             http: HttpListen::At(([127, 0, 0, 1], 0).into()),
             notify: self.notify.clone(),
             canary: self.canary.clone(),
+            keep: self.keep,
+            artifacts_url: self.artifacts_url.clone(),
             ..CoordinatorConfig::new(self.data())
         }
     }

@@ -10,7 +10,7 @@ use crate::engine::simulation::dice::Dice;
 use crate::engine::state::State;
 use crate::store::catalogue::Catalogue;
 use crate::store::evidence::Unsynced;
-use crate::store::run_db::RunDbs;
+use crate::store::run_dbs::RunDbs;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
 use pgsoak_proto::job::{Arm, BuildRef, JobSpec, Outcome, PostgresRef, Tool};
 use pgsoak_proto::session::{AgentMessage, CoordinatorMessage};
