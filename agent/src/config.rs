@@ -24,6 +24,32 @@ pub struct AgentConfig {
     /// When the daemon is asked to end: cancel all jobs and wait until they are gone (`pgsoak run`), instead of leaving them
     /// to the next daemon on the data folder.
     pub stop_jobs_on_shutdown: bool,
+    /// Lets it in, where the coordinator asks for tokens.
+    pub token: Option<Token>,
+    /// Load of the last minute, in percent of the cores, above which it starts no job; `None`: any.
+    pub max_load_percent: Option<u32>,
+}
+
+/// A secret that no log shows.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Token(String);
+
+impl Token {
+    /// Keeps it.
+    pub const fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    /// The text, for its one use.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(…)")
+    }
 }
 
 /// Where a coordinator listens.

@@ -9,6 +9,7 @@
 mod clocks;
 mod connect;
 mod daemon;
+mod guard;
 mod job;
 mod launch;
 mod packages;

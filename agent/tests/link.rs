@@ -77,6 +77,8 @@ impl Place {
             runner: std::iter::once(own.into()).chain(words.map(Into::into)).collect(),
             pg_configs: Vec::new(),
             stop_jobs_on_shutdown: false,
+            token: None,
+            max_load_percent: None,
         }
     }
 

@@ -1,7 +1,11 @@
 //! Figures of one workload over releases: the history of each figure, and where it changed. Pure, like everything here.
 //!
 //! Releases stand in the order of their numbers, not of the runs: an old release that is soaked again tomorrow stays where it was.
+//!
+//! Levels are looked at run by run (of several jobs the median), which tells a change after the third run of a new level; in a long history of
+//! many releases, release by release.
 
+use crate::change_points::{FEWEST, change_points};
 use crate::compare::{JobPoint, MetricName};
 use crate::stats::median;
 use pgsoak_proto::id::RunId;
@@ -13,6 +17,15 @@ use std::collections::BTreeMap;
 mod order;
 
 pub use order::{release_of, release_order};
+
+/// Runs that are looked at one by one; the time that takes grows with their square.
+const MOST_RUNS: usize = 200;
+
+/// Share of the level by which it must change to be worth a line, as in comparisons.
+const LEAST_CHANGE: f64 = 0.05;
+
+/// The same where the level is next to nothing, bytes.
+const LEAST_BYTES: f64 = 1.0;
 
 /// The jobs of a run in the history of one workload.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,14 +129,8 @@ struct Value<'a> {
 
 type Key<'a> = (&'a MetricName, Tool, &'a str, &'a str);
 
-/// The history of a workload. `change_points` gives the places where a list of values takes another level: indices of
-/// the first value of each new level, rising.
-pub fn over_releases(
-    workload: &str,
-    runs: &[RunPoints],
-    wanted: &Wanted,
-    change_points: &dyn Fn(&[f64]) -> Vec<usize>,
-) -> ReleaseTrend {
+/// The history of a workload.
+pub fn over_releases(workload: &str, runs: &[RunPoints], wanted: &Wanted) -> ReleaseTrend {
     let mut series: BTreeMap<Key<'_>, Vec<Value<'_>>> = BTreeMap::new();
     for run in runs {
         for job in run.jobs.iter().filter(|job| wanted.fits_job(job)) {
@@ -147,7 +154,7 @@ pub fn over_releases(
                 extension: extension.to_owned(),
                 length: length.to_owned(),
                 releases: figures(&values),
-                changes: changes(&values, change_points),
+                changes: changes(&values),
             }
         })
         .collect();
@@ -184,22 +191,38 @@ fn figures(values: &[Value<'_>]) -> Vec<ReleaseFigure> {
         .collect()
 }
 
-fn changes(values: &[Value<'_>], change_points: &dyn Fn(&[f64]) -> Vec<usize>) -> Vec<LevelChange> {
-    let bytes: Vec<f64> = values.iter().map(|value| value.bytes).collect();
-    let mut places = change_points(&bytes);
-    places.retain(|place| *place > 0 && *place < bytes.len());
-    places.dedup();
-    let mut found = Vec::with_capacity(places.len());
-    for (index, place) in places.iter().enumerate() {
-        let from = index.checked_sub(1).and_then(|before| places.get(before)).copied().unwrap_or(0);
-        let to = places.get(index + 1).copied().unwrap_or(bytes.len());
-        let level = |from: usize, to: usize| bytes.get(from..to).and_then(median);
-        if let (Some(value), Some(before), Some(after)) =
-            (values.get(*place), level(from, *place), level(*place, to))
-        {
-            let build = value.build.to_owned();
-            found.push(LevelChange { build, run: value.run, before, after });
+fn changes(values: &[Value<'_>]) -> Vec<LevelChange> {
+    let one = |of: &[Value<'_>]| {
+        let bytes: Vec<f64> = of.iter().map(|value| value.bytes).collect();
+        Some((of.first()?.build.to_owned(), of.first()?.run, median(&bytes)?))
+    };
+    let mut steps: Vec<_> =
+        values.chunk_by(|a, b| a.build == b.build && a.run == b.run).filter_map(one).collect();
+    if steps.len() > MOST_RUNS {
+        let releases: Vec<_> = values.chunk_by(|a, b| a.build == b.build).filter_map(one).collect();
+        match releases.len() {
+            0..FEWEST => drop(steps.drain(..steps.len() - MOST_RUNS)),
+            _ => steps = releases,
         }
+    }
+    let bytes: Vec<f64> = steps.iter().map(|(_, _, bytes)| *bytes).collect();
+    let mut places: Vec<usize> = change_points(&bytes, LEAST_BYTES)
+        .into_iter()
+        .filter(|change| (change.after - change.before).abs() > LEAST_CHANGE * change.before.abs())
+        .map(|change| change.at)
+        .collect();
+    places.push(bytes.len());
+    let mut found = Vec::new();
+    let mut from = 0;
+    for pair in places.windows(2) {
+        let [at, to] = pair else { continue };
+        let level = |from: usize, to: usize| bytes.get(from..to).and_then(median);
+        if let (Some((build, run, _)), Some(before), Some(after)) =
+            (steps.get(*at), level(from, *at), level(*at, *to))
+        {
+            found.push(LevelChange { build: build.clone(), run: *run, before, after });
+        }
+        from = *at;
     }
     found
 }

@@ -5,17 +5,51 @@ use pgsoak_proto::{
     MAX_MESSAGE_BYTES,
     wire::{
         builds_client::BuildsClient, bundles_client::BundlesClient, control_client::ControlClient,
-        history_client::HistoryClient, schedules_client::SchedulesClient,
+        fleet_admin_client::FleetAdminClient, history_client::HistoryClient,
+        schedules_client::SchedulesClient,
     },
 };
 use std::time::Duration;
 use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint},
+    Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{self, Endpoint},
 };
+
+/// A connection whose requests carry the token of `PGSOAK_TOKEN`, if there is one.
+pub type Channel = InterceptedService<transport::Channel, Bearer>;
 
 /// What verbs call the coordinator through.
 pub type Control = ControlClient<Channel>;
+
+/// Adds the token to every request.
+#[derive(Clone, Debug)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+impl Bearer {
+    fn of_environment() -> anyhow::Result<Self> {
+        let Ok(token) = std::env::var("PGSOAK_TOKEN") else { return Ok(Self(None)) };
+        let token = token.trim();
+        if token.is_empty() {
+            return Ok(Self(None));
+        }
+        let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
+            .parse()
+            .map_err(|_| Coded::usage("PGSOAK_TOKEN has characters that no token has"))?;
+        value.set_sensitive(true);
+        Ok(Self(Some(value)))
+    }
+}
 
 /// Connects. `url` is `http://HOST:PORT` or `unix:PATH`.
 ///
@@ -36,6 +70,13 @@ pub fn control(channel: Channel) -> Control {
 /// The client of `History` on a channel.
 pub fn history(channel: Channel) -> HistoryClient<Channel> {
     HistoryClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// The client of `FleetAdmin` on a channel.
+pub fn fleet_admin(channel: Channel) -> FleetAdminClient<Channel> {
+    FleetAdminClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
@@ -85,7 +126,7 @@ pub async fn channel(url: &str) -> anyhow::Result<Channel> {
             innermost(&error)
         ))
     })?;
-    Ok(channel)
+    Ok(InterceptedService::new(channel, Bearer::of_environment()?))
 }
 
 /// A gRPC status as an error for people, with its exit code.
@@ -93,6 +134,9 @@ pub fn explain(status: &Status) -> anyhow::Error {
     match status.code() {
         Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition => {
             Coded::usage(status.message().to_owned()).into()
+        }
+        Code::Unauthenticated | Code::PermissionDenied => {
+            Coded::usage(format!("the coordinator refuses: {}", status.message())).into()
         }
         Code::Unavailable => {
             Coded::unreachable(format!("the coordinator is gone: {}", status.message())).into()

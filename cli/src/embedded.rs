@@ -1,5 +1,6 @@
 //! A coordinator, and where asked an agent, inside this process. They talk gRPC over a Unix socket like any others.
 
+use crate::connect::Channel;
 use crate::connect::{self, Control};
 use crate::folders;
 use pgsoak_agent::config::{AgentConfig, Endpoint};
@@ -14,7 +15,6 @@ use std::{
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 /// Parts that run inside this process until [`Embedded::stop`].
 pub struct Embedded {
@@ -61,6 +61,8 @@ pub fn agent_config(
         runner: vec![this.into_os_string(), OsString::from("agent"), OsString::from("run-job")],
         pg_configs,
         stop_jobs_on_shutdown,
+        token: None,
+        max_load_percent: None,
     })
 }
 

@@ -4,7 +4,7 @@
 //! file, `config show` and what a reload may change. Add a line there, and read it in `config` beside it; then write the example
 //! anew (`pgsoak config example coordinator > deploy/coordinator.toml`).
 //!
-//! `kind` (what a value looks like) · `file` (TOML) · `resolve` (what is in force) · `example` · the daemons' tables.
+//! `kind` (what a value looks like) · `file` (TOML) · `resolve` (what is in force) · `secrets` · `example` · the daemons' tables.
 
 pub mod agent;
 pub mod coordinator;
@@ -12,6 +12,7 @@ pub mod example;
 pub mod file;
 pub mod kind;
 pub mod resolve;
+pub mod secrets;
 
 use kind::Kind;
 

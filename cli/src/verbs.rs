@@ -28,14 +28,14 @@ mod submit;
 mod trend;
 mod watch;
 
-use crate::args::{Listing, OneRun, Where};
+use crate::args::{OneRun, Where};
+use crate::connect::Channel;
 use crate::connect::{self, Control};
 use crate::embedded::Embedded;
 use crate::exit;
 use crate::log;
 use clap::{Parser, Subcommand};
 use std::{future::Future, io::Write};
-use tonic::transport::Channel;
 
 /// Soak tests for PostgreSQL extensions: does a build leak, does it keep its memory budgets, is it worse than the last one.
 #[derive(Debug, Parser)]
@@ -87,8 +87,8 @@ pub enum Verb {
     Cancel(cancel::CancelArgs),
     /// Run plans by a calendar: nightly, weekly, only in windows, only new builds.
     Schedule(schedule::ScheduleArgs),
-    /// List agents.
-    Agents(Listing),
+    /// List agents, with where each stands; approve, drain, resume, remove one.
+    Agents(agents::AgentsArgs),
     /// List or fetch the raw files of a run.
     Artifacts(artifacts::ArtifactsArgs),
     /// Copy everything that a coordinator has stored, while it works.

@@ -231,8 +231,14 @@ async fn begin(
             engine_gone.cancel();
         }
     });
-    let services =
-        server::Services::new(handle.clone(), store.clone(), limits, targets, shutdown.clone());
+    let services = server::Services::new(
+        handle.clone(),
+        store.clone(),
+        limits,
+        targets,
+        shutdown.clone(),
+        &config.tokens,
+    );
     let running = Running {
         tcp: None,
         socket: config.socket,

@@ -1,6 +1,6 @@
 //! What a coordinator needs to know to start.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Checked settings of one coordinator.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,10 @@ pub struct CoordinatorConfig {
     pub http: HttpListen,
     /// Who is told of what.
     pub notify: NotifyConfig,
+    /// Who may come in over TCP; empty: everybody, as on a host of one's own.
+    pub tokens: Vec<Token>,
+    /// The health check of agents; `None`: none.
+    pub canary: Option<CanaryPlan>,
     /// Where raw files of runs that are over move to, as a URL; empty: they stay in the data folder.
     pub artifacts_url: String,
     /// What is kept of runs that are over, and how.
@@ -162,6 +166,46 @@ impl Channel {
     }
 }
 
+/// A secret that lets somebody in.
+#[derive(Clone, PartialEq)]
+pub struct Token {
+    /// For logs.
+    pub name: String,
+    /// What it is good for.
+    pub role: Role,
+    /// At least 16 characters.
+    pub secret: String,
+}
+
+/// What a token is good for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Role {
+    /// Agents, which wait for `agents approve`.
+    Agent,
+    /// Agents, which join at once.
+    ApprovedAgent,
+    /// People and programs that ask.
+    Client,
+}
+
+/// A plan whose verdict must be `pass`, run on every agent from time to time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CanaryPlan {
+    /// How often, for each agent.
+    pub every: Duration,
+    /// The plan's whole file.
+    pub plan_toml: String,
+    /// The workloads' whole files, by the name that the plan uses.
+    pub workloads: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, role, .. } = self;
+        f.debug_struct("Token").field("name", name).field("role", role).finish_non_exhaustive()
+    }
+}
+
 /// Where the HTTP listener is; port 0 takes a free one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HttpListen {
@@ -186,6 +230,8 @@ impl CoordinatorConfig {
             lease_ttl: Duration::from_secs(30),
             http: HttpListen::Off,
             notify: NotifyConfig::default(),
+            tokens: Vec::new(),
+            canary: None,
             artifacts_url: String::new(),
             keep: KeepConfig::default(),
         }

@@ -2,6 +2,7 @@
 
 pub mod alert;
 pub mod build;
+pub mod fleet;
 pub mod history;
 pub mod job;
 pub mod limits;

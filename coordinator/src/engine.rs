@@ -8,6 +8,7 @@ pub mod census;
 pub mod clock;
 pub mod comparing;
 pub mod expansion;
+pub mod fleet;
 pub mod handle;
 pub mod housekeeping;
 pub mod judging;
@@ -19,6 +20,8 @@ pub mod task;
 
 mod escalation;
 mod look;
+#[cfg(test)]
+mod nights;
 pub mod notices;
 mod requests;
 mod restore;

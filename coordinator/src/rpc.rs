@@ -4,12 +4,14 @@
 
 pub mod server;
 
+mod auth;
 mod backup;
 mod builds;
 mod bundles;
 pub(crate) mod control;
 pub(crate) mod evidence;
 mod fleet;
+mod fleet_admin;
 mod history;
 mod notify;
 pub(crate) mod report;

@@ -145,6 +145,7 @@ fn record(run: RunId) -> RunRecord {
         notes: Vec::new(),
         escalations: Vec::new(),
         labels: std::collections::BTreeMap::new(),
+        priority: 50,
     }
 }
 

@@ -160,6 +160,8 @@ pub struct Heartbeat {
     pub sent_at_unix_us: u64,
     /// One for each attempt that it holds.
     pub jobs: Vec<JobProgress>,
+    /// Why the host takes no further job now; empty: it does.
+    pub busy: String,
 }
 
 /// The answer to a heartbeat.

@@ -581,7 +581,7 @@ fn agent_message() -> BoxedStrategy<AgentMessage> {
         prop_oneof![
             hello().prop_map(AgentMessage::Hello),
             (any::<u64>(), vec(progress, 0..4)).prop_map(|(sent_at_unix_us, jobs)| {
-                AgentMessage::Heartbeat(Heartbeat { sent_at_unix_us, jobs })
+                AgentMessage::Heartbeat(Heartbeat { sent_at_unix_us, jobs, busy: String::new() })
             }),
             evidence.prop_map(AgentMessage::Evidence),
             chunk.prop_map(AgentMessage::Artifact),

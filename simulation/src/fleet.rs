@@ -106,6 +106,8 @@ fn coordinator(
             keep: KeepConfig { seal_after: SEAL_AFTER, ..KeepConfig::default() },
             heartbeat_every: shape.heartbeat_every,
             lease_ttl: shape.heartbeat_every * 5,
+            tokens: Vec::new(),
+            canary: None,
         };
         let wall_error_us = wall_error_us.get();
         async move {
@@ -151,6 +153,8 @@ fn agent(
         runner: Vec::new(),
         pg_configs: Vec::new(),
         stop_jobs_on_shutdown: false,
+        token: None,
+        max_load_percent: None,
     };
     let surroundings = Surroundings {
         find: Arc::new(move || capabilities(slots)),

@@ -15,6 +15,8 @@ pub struct Plan {
     pub about: String,
     /// At least one.
     pub jobs: Vec<PlanJob>,
+    /// Among waiting runs the higher comes first; 1 to 100.
+    pub priority: u32,
     /// Smallest growth the run must be able to find; a run that could not is inconclusive.
     pub floor: Floor,
     /// Whether loops end early once a leak is proven.

@@ -2,7 +2,7 @@
 //!
 //! Owned and polled by the daemon's task. Decides nothing but when to try again.
 
-use crate::config::Endpoint;
+use crate::config::{Endpoint, Token};
 use crate::link::surroundings::Dial;
 use futures_util::stream::{self, PollNext, Stream};
 use hyper_util::rt::TokioIo;
@@ -22,7 +22,10 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
 use tonic::transport::Channel;
+use tonic::{Request, Status};
 use tower::service_fn;
 
 /// Messages that wait for the stream: the evidence windows of some jobs, a batch each.
@@ -65,6 +68,7 @@ pub(super) struct Link {
     endpoint: Endpoint,
     /// Instead of the endpoint.
     dial: Option<Dial>,
+    bearer: Bearer,
     state: State,
     pause: Duration,
     losses: u64,
@@ -94,13 +98,43 @@ impl Outbox {
     }
 }
 
+/// Adds the agent's token to what it asks.
+#[derive(Clone, Debug)]
+pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Bearer {
+    /// A token that cannot be sent is none: the coordinator says that it misses one.
+    pub fn new(token: Option<&Token>) -> Self {
+        let value = token.and_then(|token| format!("Bearer {}", token.expose()).parse().ok());
+        Self(value.map(|mut value: MetadataValue<Ascii>| {
+            value.set_sensitive(true);
+            value
+        }))
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
 // === impl Link ===
 
 impl Link {
     /// Due at once.
-    pub fn new(agent: AgentId, endpoint: Endpoint, dial: Option<Dial>) -> Self {
+    pub fn new(
+        agent: AgentId,
+        endpoint: Endpoint,
+        dial: Option<Dial>,
+        token: Option<&Token>,
+    ) -> Self {
+        let bearer = Bearer::new(token);
         let state = State::Waiting(Box::pin(tokio::time::sleep(Duration::ZERO)));
-        Self { agent, endpoint, dial, state, pause: FIRST_PAUSE, losses: 0 }
+        Self { agent, endpoint, dial, bearer, state, pause: FIRST_PAUSE, losses: 0 }
     }
 
     /// Opens a session with this as its first message. What is sent to the outbox follows it.
@@ -110,8 +144,10 @@ impl Link {
         let first = wire::AgentMessage { body: Some(wire::agent_message::Body::Hello(hello)) };
         let messages = outbound(first, control_rx, bulk_rx);
         let (endpoint, dial) = (self.endpoint.clone(), self.dial.clone());
+        let bearer = self.bearer.clone();
         self.state = State::Opening(Box::pin(async move {
-            match tokio::time::timeout(OPEN_TIMEOUT, open(&endpoint, dial, messages)).await {
+            match tokio::time::timeout(OPEN_TIMEOUT, open(&endpoint, dial, bearer, messages)).await
+            {
                 Ok(opened) => opened,
                 Err(_) => Err("no answer in time".to_owned()),
             }
@@ -195,10 +231,11 @@ fn outbound(
 async fn open(
     endpoint: &Endpoint,
     dial: Option<Dial>,
+    bearer: Bearer,
     messages: impl Stream<Item = wire::AgentMessage> + Send + 'static,
 ) -> Result<Messages, String> {
     let channel = connect(endpoint, dial).await.map_err(|error| chain(&error))?;
-    let mut client = FleetClient::new(channel)
+    let mut client = FleetClient::with_interceptor(channel, bearer)
         .max_decoding_message_size(pgsoak_proto::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(pgsoak_proto::MAX_MESSAGE_BYTES);
     let answer = client

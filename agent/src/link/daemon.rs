@@ -7,6 +7,7 @@ use crate::config::AgentConfig;
 use crate::folder::{self, JobFolder};
 use crate::link::clocks::{Clocks, wall_us};
 use crate::link::connect::{Link, LinkEvent, Outbox};
+use crate::link::guard::LoadGuard;
 use crate::link::job::{JobEnd, JobHandle, JobTask, Order, Runner, no_progress};
 use crate::link::launch::LaunchError;
 use crate::link::packages::Packages;
@@ -70,6 +71,7 @@ pub struct Daemon {
     hellos: JoinSet<(Arc<Capabilities>, Instant, Hello)>,
     /// Ends every job's task and leaves the jobs alone.
     leave: CancellationToken,
+    guard: LoadGuard,
 }
 
 // === impl Daemon ===
@@ -86,8 +88,14 @@ impl Daemon {
     ) -> Result<Self, folder::FolderError> {
         folder::remove_half_made(&config.data_dir)?;
         let mut daemon = Self {
-            packages: Arc::new(Packages::new(&config.data_dir)),
-            link: Link::new(agent, config.coordinator.clone(), surroundings.dial.clone()),
+            packages: Arc::new(Packages::new(&config.data_dir, config.token.as_ref())),
+            link: Link::new(
+                agent,
+                config.coordinator.clone(),
+                surroundings.dial.clone(),
+                config.token.as_ref(),
+            ),
+            guard: LoadGuard { max_load_percent: config.max_load_percent },
             config: Arc::new(config),
             agent,
             surroundings,
@@ -220,7 +228,7 @@ impl Daemon {
                 if self.is_welcome {
                     tracing::warn!(reason, "lost the coordinator; jobs go on");
                 } else {
-                    tracing::info!(reason, "no session with the coordinator yet");
+                    tracing::warn!(reason, "no session with the coordinator yet");
                 }
                 self.is_welcome = false;
                 self.outbox = None;
@@ -352,6 +360,10 @@ impl Daemon {
         if self.leave.is_cancelled() {
             return self.refuse(lease, "the agent ends".to_owned());
         }
+        let busy = self.busy();
+        if !busy.is_empty() {
+            return self.refuse(lease, format!("the host is busy: {busy}"));
+        }
         let Some((capabilities, _)) = self.capabilities.clone() else {
             return self.refuse(lease, "the agent does not know its host yet".to_owned());
         };
@@ -416,6 +428,12 @@ impl Daemon {
         self.say(Body::AssignmentRefused(wire::AssignmentRefused { lease, reason }));
     }
 
+    /// Why the host takes no job now; empty: it does.
+    fn busy(&self) -> String {
+        let is_running = self.jobs.values().any(|handle| handle.status.borrow().is_running);
+        self.guard.busy(!is_running && self.launching.is_empty())
+    }
+
     fn beat(&mut self) {
         let silence = self.heard_at.elapsed();
         if silence > self.patience {
@@ -430,6 +448,7 @@ impl Daemon {
                 .map(|handle| handle.status.borrow().progress.clone())
                 .chain(self.launching.keys().map(|lease| no_progress(*lease)))
                 .collect(),
+            busy: self.busy(),
         };
         self.say(Body::Heartbeat((&heartbeat).into()));
     }

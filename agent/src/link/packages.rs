@@ -4,9 +4,9 @@
 //! folder then names the package's folder instead of the build, so the runner needs no network. What no coordinator has is
 //! looked for in the build cache of the host, as ever.
 
-use crate::config::Endpoint;
+use crate::config::{Endpoint, Token};
 use crate::folder;
-use crate::link::connect::connect;
+use crate::link::connect::{Bearer, connect};
 use crate::link::surroundings::Dial;
 use pgsoak_packages::archive::{self, Refused};
 use pgsoak_packages::digest;
@@ -23,7 +23,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::sync::Mutex;
-use tonic::{Code, transport::Channel};
+use tonic::{Code, service::interceptor::InterceptedService, transport::Channel};
 
 /// All packages together; the ones that were used last stay.
 const MAX_BYTES: u64 = 8 << 30;
@@ -81,9 +81,12 @@ pub enum PackageFetchError {
 pub(super) struct Packages {
     folder: PathBuf,
     jobs: PathBuf,
+    bearer: Bearer,
     most_bytes: u64,
     transfer: Mutex<()>,
 }
+
+type Client = BuildsClient<InterceptedService<Channel, Bearer>>;
 
 /// A package as the coordinator names it.
 struct Wanted<'a> {
@@ -95,10 +98,11 @@ struct Wanted<'a> {
 // === impl Packages ===
 
 impl Packages {
-    pub fn new(data_dir: &Path) -> Self {
+    pub fn new(data_dir: &Path, token: Option<&Token>) -> Self {
         Self {
             folder: data_dir.join("packages"),
             jobs: data_dir.to_owned(),
+            bearer: Bearer::new(token),
             most_bytes: MAX_BYTES,
             transfer: Mutex::new(()),
         }
@@ -123,8 +127,8 @@ impl Packages {
         let build = spec.build.to_string();
         let fetch = |problem: String| PackageFetchError::Fetch { build: build.clone(), problem };
         let channel = connect(endpoint, dial).await.map_err(|error| fetch(chain(&error)))?;
-        let mut client =
-            BuildsClient::new(channel).max_decoding_message_size(pgsoak_proto::MAX_MESSAGE_BYTES);
+        let mut client = BuildsClient::with_interceptor(channel, self.bearer.clone())
+            .max_decoding_message_size(pgsoak_proto::MAX_MESSAGE_BYTES);
         let request = wire::PinnedBuildRequest {
             run_id: spec.run.to_string(),
             build: build.clone(),
@@ -150,7 +154,7 @@ impl Packages {
     /// The folder of a package, fetched if need be.
     async fn have(
         &self,
-        client: &mut BuildsClient<Channel>,
+        client: &mut Client,
         wanted: &Wanted<'_>,
     ) -> Result<PathBuf, PackageFetchError> {
         let _one = self.transfer.lock().await;
@@ -191,7 +195,7 @@ impl Packages {
     /// Brings the rest of a package file, from where an earlier transfer ended.
     async fn transfer(
         &self,
-        client: &mut BuildsClient<Channel>,
+        client: &mut Client,
         wanted: &Wanted<'_>,
         packed: &Path,
     ) -> Result<(), PackageFetchError> {
@@ -316,7 +320,7 @@ mod tests {
     #[test]
     fn what_was_not_used_for_longest_goes_first() {
         let data = tempfile::tempdir().unwrap();
-        let mut packages = Packages::new(data.path());
+        let mut packages = Packages::new(data.path(), None);
         packages.most_bytes = 250;
         let mut folders = Vec::new();
         for (name, age) in [("a", 30), ("b", 20), ("c", 10)] {

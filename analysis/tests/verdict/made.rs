@@ -254,6 +254,7 @@ pub fn run(jobs: Vec<JobEvidence>) -> RunEvidence {
             floor: Floor::default(),
             stop_when_proven: false,
             canary: false,
+            priority: 50,
         },
         jobs,
     }

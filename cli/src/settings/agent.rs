@@ -5,11 +5,12 @@ use crate::exit::Coded;
 use crate::folders;
 use crate::settings::kind::Kind::{Filter, Map, Path, Text, Texts, Url, Whole};
 use crate::settings::resolve::Settings;
+use crate::settings::secrets;
 use crate::settings::{
     Default::{Chosen, Fixed},
     Key,
 };
-use pgsoak_agent::config::{AgentConfig, Endpoint};
+use pgsoak_agent::config::{AgentConfig, Endpoint, Token};
 
 /// All of them. A table's settings stand together; those without a table first.
 pub const KEYS: &[Key] = &[
@@ -50,6 +51,19 @@ pub const KEYS: &[Key] = &[
         "Jobs at once.",
     ),
     Key::new(
+        "token_file",
+        Path,
+        Chosen { words: "none", sample: "/etc/pgsoak/agent.token" },
+        "A file with the token that lets it in, where the coordinator asks for one.",
+    ),
+    Key::new(
+        "max_load_percent",
+        Whole(1, 100_000),
+        Chosen { words: "any load", sample: "150" },
+        "Load of the last minute, in percent of the cores, above which it starts no job while it runs none itself: somebody else is at \
+         work on the host.",
+    ),
+    Key::new(
         "pg_configs",
         Texts,
         Fixed(""),
@@ -83,6 +97,9 @@ pub fn config(settings: &Settings) -> anyhow::Result<AgentConfig> {
         stop_jobs_on_shutdown: false,
     };
     let mut config = embedded::agent_config(&dir, endpoint(url)?, options)?;
+    config.token = secrets::token(settings, "token_file")?.map(Token::new);
+    config.max_load_percent =
+        settings.whole("max_load_percent")?.and_then(|percent| u32::try_from(percent).ok());
     if let Some(cache) = settings.path("cache_dir")? {
         config.cache_dir = cache;
     }

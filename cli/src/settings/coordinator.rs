@@ -2,17 +2,19 @@
 
 use crate::exit::Coded;
 use crate::folders;
+use crate::plan_files;
 use crate::settings::kind::Kind::{
     AddressOrOff, Choice, Filter, Path, Size, Text, Texts, Time, Url, Whole,
 };
 use crate::settings::resolve::Settings;
+use crate::settings::secrets;
 use crate::settings::{
     Default::{Chosen, Fixed, Required},
     Key,
 };
 use pgsoak_coordinator::config::{
-    Channel, CoordinatorConfig, Format, HttpListen, Mail, NotifyConfig, Secret, Security, Target,
-    Webhook,
+    CanaryPlan, Channel, CoordinatorConfig, Format, HttpListen, Mail, NotifyConfig, Secret,
+    Security, Target, Webhook,
 };
 use pgsoak_coordinator::domain::notice::NoticeKind;
 use pgsoak_workloads::file_error::hint;
@@ -59,6 +61,37 @@ pub const KEYS: &[Key] = &[
         Time(2, 3_600),
         Fixed("30s"),
         "Silence after which an agent counts as unreachable; its jobs go on by themselves. At least twice `heartbeat_every`.",
+    ),
+    Key::new(
+        "tokens.agent_file",
+        Path,
+        Chosen { words: "none", sample: "/etc/pgsoak/agent.token" },
+        "A file with the token with which agents come in over TCP, and wait for `pgsoak agents approve`. Where any token is set, whatever comes over TCP needs one; \
+         the Unix socket needs none.",
+    ),
+    Key::new(
+        "tokens.approved_agent_file",
+        Path,
+        Chosen { words: "none", sample: "/etc/pgsoak/approved-agent.token" },
+        "A file with the token with which agents join at once.",
+    ),
+    Key::new(
+        "tokens.client_file",
+        Path,
+        Chosen { words: "none", sample: "/etc/pgsoak/client.token" },
+        "A file with the token with which people and programs may ask; they have it in PGSOAK_TOKEN.",
+    ),
+    Key::new(
+        "canary.every",
+        Time(60, 31_536_000),
+        Chosen { words: "never", sample: "24h" },
+        "How often each agent runs the health check; one that does not pass it is quarantined.",
+    ),
+    Key::new(
+        "canary.plan",
+        Text,
+        Fixed("canary"),
+        "The health check: a plan of the library or a file, whose verdict must be `pass`.",
     ),
     Key::new(
         "artifacts.url",
@@ -217,6 +250,15 @@ pub fn config(settings: &Settings) -> anyhow::Result<CoordinatorConfig> {
     };
     set(&mut config.heartbeat_every, settings.time("heartbeat_every")?);
     set(&mut config.lease_ttl, settings.time("lease_ttl")?);
+    config.tokens = secrets::tokens(settings)?;
+    config.canary = match settings.time("canary.every")? {
+        None => None,
+        Some(every) => {
+            let files = plan_files::read(settings.text("canary.plan")?.unwrap_or("canary"))?;
+            let workloads = files.workloads.into_iter().map(|file| (file.name, file.toml));
+            Some(CanaryPlan { every, plan_toml: files.plan_toml, workloads: workloads.collect() })
+        }
+    };
     anyhow::ensure!(
         config.lease_ttl >= 2 * config.heartbeat_every,
         Coded::usage(
@@ -305,17 +347,8 @@ fn on(settings: &Settings, path: &str) -> anyhow::Result<Vec<String>> {
     Ok(chosen)
 }
 
-/// What a file holds, without blanks around it.
 fn secret(settings: &Settings, path: &str) -> anyhow::Result<Option<Secret>> {
-    let Some(file) = settings.path(path)? else { return Ok(None) };
-    let read = std::fs::read_to_string(&file);
-    let text = read.map_err(|error| {
-        Coded::usage(format!("`{path}`: cannot read {}: {error}", file.display()))
-    })?;
-    match text.trim() {
-        "" => Err(Coded::usage(format!("`{path}`: {} is empty", file.display())).into()),
-        text => Ok(Some(Secret::new(text.to_owned()))),
-    }
+    Ok(secrets::read(settings, path)?.map(Secret::new))
 }
 
 fn set<T>(field: &mut T, value: Option<T>) {
@@ -385,6 +418,15 @@ mod tests {
         assert!(refused("[webhook.X]\nurl = \"http://y\"\n").contains("is no name"));
         let lacks = "[mail.m]\nserver = \"s\"\nfrom = \"a@b.c\"\nto = [\"d@e.f\"]\nuser = \"u\"\n";
         assert!(refused(lacks).contains("both `user` and `password_file`"));
+    }
+
+    #[test]
+    fn the_health_check_is_the_plan_of_the_library() {
+        let file = Some(("c.toml", "[canary]\nevery = \"12h\"\n"));
+        let settings = resolve::resolve(Daemon::Coordinator, file, |_| None, Vec::new()).unwrap();
+        let canary = config(&settings).unwrap().canary.unwrap();
+        assert_eq!(canary.every.as_secs(), 12 * 3_600);
+        assert!(!canary.workloads.is_empty());
     }
 
     #[test]

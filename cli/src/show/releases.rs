@@ -24,7 +24,7 @@ pub fn text(trend: &ReleaseTrend) -> String {
         table.set_width(180);
     }
     for series in &trend.series {
-        let mut name = name(series);
+        let mut name = name(series, trend);
         for of in &series.releases {
             table.add_row([
                 std::mem::take(&mut name),
@@ -40,7 +40,7 @@ pub fn text(trend: &ReleaseTrend) -> String {
         for change in &series.changes {
             changes.push_str(&format!(
                 "{}: {} before, {} from {} on (run {})\n",
-                self::name(series),
+                self::name(series, trend),
                 words::bytes(change.before),
                 words::bytes(change.after),
                 change.build,
@@ -50,13 +50,16 @@ pub fn text(trend: &ReleaseTrend) -> String {
     }
     out.push_str(&format!("{table}\n"));
     match changes.is_empty() {
-        true => out.push_str("No figure changed its level.\n"),
+        true => out.push_str(
+            "No change of level is seen (that takes ten runs, three of them at the new level).\n",
+        ),
         false => out.push_str(&format!("\nChanges of level\n{changes}")),
     }
     out
 }
 
-fn name(series: &ReleaseSeries) -> String {
+/// The figure and the tool; with its length where there are several.
+fn name(series: &ReleaseSeries, trend: &ReleaseTrend) -> String {
     let mut name = String::new();
     if !series.metric.phase.is_empty() {
         name.push_str(&format!("{} / ", series.metric.phase));
@@ -65,5 +68,10 @@ fn name(series: &ReleaseSeries) -> String {
         name.push_str(&format!("{}, ", series.metric.subject));
     }
     name.push_str(words::figure(&series.metric.what));
-    format!("{name} ({})", series.tool)
+    if trend.series.iter().all(|other| other.length == series.length) {
+        return format!("{name} ({})", series.tool);
+    }
+    // As figures are kept: `Some(60s) at scale 1`.
+    let length = series.length.replace("Some(", "").replace(')', "");
+    format!("{name} ({}, {})", series.tool, length.replace("None", "its own length"))
 }

@@ -102,6 +102,9 @@ pub fn detail(detail: &wire::RunDetail) -> String {
     row("Build", &builds(line));
     row("Workloads", &line.workloads.join(", "));
     row("Tools", &line.tools.join(", "));
+    if run.stage() != wire::RunStage::Finished {
+        row("Priority", &run.priority.to_string());
+    }
     row("Agents", &line.agents.join(", "));
     row("Submitted", &words::time(run.submitted_at_unix_us));
     row("Started", &words::time(run.started_at_unix_us));
@@ -169,10 +172,19 @@ fn jobs(run: &wire::RunView) -> Table {
             spec.build.clone(),
             job.agent.clone(),
             stands(job),
-            why(job).to_owned(),
+            match forecast(job) {
+                Some(forecast) => format!("{forecast}; now {}", job.reason),
+                None => why(job).to_owned(),
+            },
         ]);
     }
     table
+}
+
+/// Where and when a waiting job is likely to start.
+fn forecast(job: &wire::JobView) -> Option<String> {
+    (!job.would_go.is_empty())
+        .then(|| format!("likely on {} from {}", job.would_go, words::time(job.starts_at_unix_us)))
 }
 
 fn tool(spec: &wire::JobSpec) -> &'static str {
@@ -215,6 +227,8 @@ pub fn json(run: &wire::RunView) -> Value {
                 "workload": spec.workload_name,
                 "tool": tool(&spec),
                 "build": spec.build,
+                "would_go": Some(&job.would_go).filter(|agent| !agent.is_empty()),
+                "starts_at_unix_us": Some(job.starts_at_unix_us).filter(|at| *at > 0),
                 "place": place(job),
                 "agent": job.agent,
                 "attempts": job.attempts,
@@ -242,6 +256,7 @@ pub fn json(run: &wire::RunView) -> Value {
         "jobs_total": run.jobs_total,
         "jobs_over": run.jobs_over,
         "is_cancelled": run.is_cancelled,
+        "priority": run.priority,
         "jobs": jobs,
     })
 }

@@ -3,6 +3,7 @@
 use crate::show::words;
 use comfy_table::{ContentArrangement, Table, presets};
 use pgsoak_proto::wire;
+use pgsoak_workloads::library;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -87,7 +88,11 @@ fn quoted(text: &str) -> String {
 /// The command that adds it.
 fn command(view: &wire::ScheduleView) -> String {
     let spec = view.spec.clone().unwrap_or_default();
-    let mut words = vec![format!("pgsoak schedule add {}.toml", view.plan)];
+    let plan = match library::plan(&view.plan) {
+        Some(_) => view.plan.clone(),
+        None => format!("{}.toml", view.plan),
+    };
+    let mut words = vec![format!("pgsoak schedule add {plan}")];
     let mut option = |name: &str, value: &str| words.push(format!("--{name} {}", quoted(value)));
     option("cron", &spec.cron);
     if view.name != view.plan {
@@ -119,6 +124,9 @@ fn command(view: &wire::ScheduleView) -> String {
     }
     if spec.start_within_ms != 600_000 {
         option("start-within", &time(spec.start_within_ms));
+    }
+    if spec.priority > 0 {
+        option("priority", &spec.priority.to_string());
     }
     for (key, value) in &spec.labels {
         option("label", &format!("{key}={value}"));
@@ -200,6 +208,7 @@ pub fn json(view: &wire::ScheduleView) -> Value {
         "end_before": spec.end_before,
         "only_new_builds": spec.only_new_builds,
         "start_within_ms": spec.start_within_ms,
+        "priority": Some(spec.priority).filter(|priority| *priority > 0),
         "labels": spec.labels,
         "added_at_unix_us": view.added_at_unix_us,
         "is_paused": view.is_paused,

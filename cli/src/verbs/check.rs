@@ -4,6 +4,7 @@ use crate::args::Where;
 use crate::connect;
 use crate::exit::{self, Coded};
 use crate::plan_files;
+use crate::show::words;
 use crate::verbs;
 use clap::Args;
 use comfy_table::{Table, presets};
@@ -73,7 +74,8 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
         .enumerate()
         .map(|(index, spec)| {
             let place = placed.as_ref().and_then(|placed| placed.get(index));
-            (spec, place.map(|p| p.agent.clone()), place.map(|p| p.why_not.clone()))
+            let starts_at = place.map_or(0, |place| place.starts_at_unix_us);
+            (spec, place.map(|p| p.agent.clone()), place.map(|p| p.why_not.clone()), starts_at)
         })
         .collect();
     let follow = follow_ups(&files.plan, &specs);
@@ -84,11 +86,12 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
                 "postgres": subject.postgres, "only_if_it_grows": true,
             }))?;
         }
-        for (spec, agent, why_not) in &rows {
+        for (spec, agent, why_not, starts_at) in &rows {
             verbs::print_json(&serde_json::json!({
                 "workload": spec.workload_name, "tool": spec.tool, "build": spec.build, "arm": spec.arm,
                 "postgres": spec.postgres, "replica": spec.replica,
                 "hard_end_s": spec.hard_end.as_secs(), "agent": agent, "why_not": why_not,
+                "starts_at_unix_us": Some(starts_at).filter(|at| **at > 0),
             }))?;
         }
     } else {
@@ -100,8 +103,9 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
             "Arm",
             "PostgreSQL",
             "Goes to",
+            "Starts about",
         ]);
-        for (spec, agent, why_not) in &rows {
+        for (spec, agent, why_not, starts_at) in &rows {
             let goes = match (agent.as_deref(), why_not.as_deref()) {
                 (Some(agent), _) if !agent.is_empty() => agent.to_owned(),
                 (_, Some(why)) => format!("nowhere: {why}"),
@@ -114,9 +118,11 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<u8> {
                 spec.arm.to_string(),
                 spec.postgres.to_string(),
                 goes,
+                words::time(*starts_at),
             ]);
         }
-        verbs::print(&format!("{table}\n{}: {} jobs\n", files.plan.name, rows.len()))?;
+        let jobs = if rows.len() == 1 { "job" } else { "jobs" };
+        verbs::print(&format!("{table}\n{}: {} {jobs}\n", files.plan.name, rows.len()))?;
         if !follow.is_empty() {
             let told: Vec<String> = follow
                 .iter()

@@ -91,7 +91,8 @@ pub(super) async fn to_its_end(
     let mut control = embedded.control().await?;
     end_leftovers(&mut control).await?;
     let run =
-        submit::submit(&mut control, files, RunId::issue().to_string(), BTreeMap::new()).await?;
+        submit::submit(&mut control, files, RunId::issue().to_string(), BTreeMap::new(), None)
+            .await?;
     if !quiet {
         writeln!(
             std::io::stderr(),

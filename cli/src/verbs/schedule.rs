@@ -2,6 +2,7 @@
 
 use crate::args::{self, Where};
 use crate::connect;
+use crate::connect::Channel;
 use crate::exit::{self, Coded};
 use crate::plan_files;
 use crate::show::schedules as show;
@@ -10,7 +11,6 @@ use clap::{Args, Subcommand, ValueEnum};
 use pgsoak_proto::wire;
 use pgsoak_proto::wire::schedules_client::SchedulesClient;
 use std::time::Duration;
-use tonic::transport::Channel;
 
 /// `schedule`
 #[derive(Debug, Args)]
@@ -82,6 +82,9 @@ pub struct AddArgs {
     /// A start that is later than this after its time counts as missed.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10m")]
     pub start_within: Duration,
+    /// Of its runs: among waiting runs the higher comes first, 1 to 100. Default: the plan's.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub priority: Option<u32>,
     /// A label for its runs; may be repeated. `schedule=NAME` is always there.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = args::label)]
     pub labels: Vec<(String, String)>,
@@ -239,7 +242,7 @@ async fn add(args: AddArgs) -> anyhow::Result<u8> {
         only_new_builds: args.only_new_builds,
         // 0 would mean the default.
         start_within_ms: millis(args.start_within).max(1),
-        priority: 0,
+        priority: args.priority.unwrap_or(0),
         labels: args.labels.into_iter().collect(),
     };
     let request = wire::AddScheduleRequest {

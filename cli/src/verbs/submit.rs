@@ -30,6 +30,9 @@ pub struct SubmitArgs {
     /// A label for filters of the history; may be repeated.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = args::label)]
     pub labels: Vec<(String, String)>,
+    /// Among waiting runs the higher comes first, 1 to 100. Default: the plan's (50 where it says nothing).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub priority: Option<u32>,
     /// Print the run (or, with --wait, its result) as JSON.
     #[arg(long)]
     pub json: bool,
@@ -49,7 +52,8 @@ pub async fn run(args: SubmitArgs) -> anyhow::Result<u8> {
     // A key of our own makes a retry of the call itself harmless.
     let key = args.client_key.clone().unwrap_or_else(|| RunId::issue().to_string());
     let mut control = connect::connect(&args.at.coordinator).await?;
-    let run = submit(&mut control, files, key, args.labels.into_iter().collect()).await?;
+    let labels = args.labels.into_iter().collect();
+    let run = submit(&mut control, files, key, labels, args.priority).await?;
     if !args.wait && args.ci.junit.is_some() {
         return Err(exit::Coded::usage(
             "--junit needs --wait: there is no result before the run is over",
@@ -76,12 +80,14 @@ pub async fn submit(
     files: PlanFiles,
     key: String,
     labels: BTreeMap<String, String>,
+    priority: Option<u32>,
 ) -> anyhow::Result<String> {
     let request = wire::SubmitRunRequest {
         plan_toml: files.plan_toml,
         workloads: files.workloads,
         client_key: key,
         labels,
+        priority: priority.unwrap_or(0),
     };
     let answer = control.submit_run(request).await.map_err(|status| connect::explain(&status))?;
     Ok(answer.into_inner().run_id)

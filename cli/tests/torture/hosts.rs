@@ -27,15 +27,16 @@ pub fn tool(program: &str, args: &[&str]) {
 }
 
 /// Namespaces `…-sw` (the bridge), `…-c`, `…-a1` …; removed at the end.
-struct Network {
+pub struct Network {
     prefix: String,
     names: Vec<String>,
 }
 
 impl Network {
-    fn new(agents: usize) -> Self {
+    /// `tag` tells the networks of tests that run at once apart.
+    pub fn new(tag: &str, agents: usize) -> Self {
         assert!(rustix::process::geteuid().is_root(), "network namespaces need root");
-        let prefix = format!("pgsoak{}", process::id());
+        let prefix = format!("pgsoak{}{tag}", process::id());
         let mut network = Self { prefix, names: Vec::new() };
         let switch = network.add("sw");
         tool("ip", &["-n", &switch, "link", "add", "br0", "type", "bridge"]);
@@ -69,7 +70,8 @@ impl Network {
         name
     }
 
-    fn under(&self, host: &str) -> Vec<String> {
+    /// What a program runs under to be on a host.
+    pub fn under(&self, host: &str) -> Vec<String> {
         ["ip", "netns", "exec", &format!("{}-{host}", self.prefix)].map(ToOwned::to_owned).to_vec()
     }
 
@@ -113,7 +115,7 @@ fn shape(fleet: &Fleet, run: &str) -> Vec<(String, usize)> {
 
 #[test]
 fn a_cut_link_and_a_restarted_coordinator_change_nothing() {
-    let network = Network::new(3);
+    let network = Network::new("h", 3);
     let mut fleet = Fleet::new(3, 1);
     fleet.listen("10.77.0.1:7420");
     fleet.coordinator.under = network.under("c");

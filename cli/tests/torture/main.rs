@@ -21,6 +21,7 @@ mod fleet;
 mod hosts;
 mod kills;
 mod memory;
+mod night;
 mod stops;
 #[path = "../soak/support.rs"]
 #[allow(dead_code, reason = "the soak tests use the rest of it")]

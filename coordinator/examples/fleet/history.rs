@@ -57,15 +57,9 @@ fn shape(full: bool, number: usize) -> Shape {
 pub async fn measure(runs: usize, full_runs: usize) {
     let folder = std::env::temp_dir().join(format!("pgsoak-history-{}", process::id()));
     let config = CoordinatorConfig {
-        data_dir: folder.clone(),
         listen: Some("127.0.0.1:0".parse().unwrap()),
-        socket: None,
-        http: pgsoak_coordinator::config::HttpListen::Off,
-        notify: Default::default(),
-        artifacts_url: String::new(),
-        keep: Default::default(),
-        heartbeat_every: Duration::from_secs(5),
         lease_ttl: Duration::from_secs(3_600),
+        ..CoordinatorConfig::new(folder.clone())
     };
     let running = app::start(config.clone()).await.unwrap();
     let url = format!("http://{}", running.tcp.unwrap());
@@ -197,6 +191,7 @@ async fn submit(channel: Channel, at: usize, is_full: bool) {
         }],
         client_key: format!("made-{at}"),
         labels,
+        priority: 0,
     };
     ControlClient::new(channel).submit_run(request).await.unwrap();
 }

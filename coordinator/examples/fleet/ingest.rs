@@ -37,15 +37,9 @@ const VALUES: u64 = 9;
 /// A coordinator until it is killed.
 pub async fn coordinator(data: &Path) {
     let config = CoordinatorConfig {
-        data_dir: data.to_owned(),
         listen: Some("127.0.0.1:0".parse().unwrap()),
-        socket: None,
-        http: pgsoak_coordinator::config::HttpListen::Off,
-        notify: Default::default(),
-        artifacts_url: String::new(),
-        keep: Default::default(),
-        heartbeat_every: Duration::from_secs(5),
         lease_ttl: Duration::from_secs(60),
+        ..CoordinatorConfig::new(data)
     };
     let running = app::start(config).await.unwrap();
     println!("{}", running.tcp.unwrap());
@@ -203,7 +197,7 @@ async fn work(channel: Channel, name: String, counts: Arc<Counts>) {
                 }
             }
             _ = beat.tick() => {
-                let heartbeat = Heartbeat { sent_at_unix_us: 1, jobs: Vec::new() };
+                let heartbeat = Heartbeat { sent_at_unix_us: 1, jobs: Vec::new(), busy: String::new() };
                 to.send(AgentMessage::Heartbeat(heartbeat).into()).await.unwrap();
             }
             _ = tick.tick(), if !is_flood => is_due = true,

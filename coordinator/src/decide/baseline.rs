@@ -119,6 +119,7 @@ mod tests {
             notes: Vec::new(),
             escalations: Vec::new(),
             labels: BTreeMap::new(),
+            priority: 50,
         });
         line.facts.builds.insert((Arm::Candidate, build.to_owned()));
         line.facts.builds.insert((Arm::Control, "vanilla".to_owned()));

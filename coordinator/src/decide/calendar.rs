@@ -98,7 +98,7 @@ impl Calendar {
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed);
         let cron = parser.build().parse(&spec.cron).map_err(|error| InvalidCalendar::Cron {
             text: short(&spec.cron),
-            problem: error.to_string(),
+            problem: error.to_string().trim_end_matches('.').to_owned(),
         })?;
         let zone = TimeZone::get(&spec.time_zone)
             .map_err(|_| InvalidCalendar::Zone(short(&spec.time_zone)))?;

@@ -261,6 +261,7 @@ mod tests {
             notes: Vec::new(),
             escalations: Vec::new(),
             labels: BTreeMap::from([("branch".to_owned(), "main".to_owned())]),
+            priority: 50,
         };
         let mut line = RunLine::new(record);
         line.facts.workloads.insert("tview_load".to_owned());

@@ -1,9 +1,14 @@
 //! Which waiting job goes to which agent, and for each that stays, why.
 //!
-//! Fair: the run with the fewest live jobs comes first, then the one that was submitted first; within a run the order of
-//! its plan. A job that cannot go anywhere holds nobody up, except that a job that wants a host alone reserves the one
-//! it will get, so that small jobs do not starve it.
+//! Fair: the run of the highest priority comes first; of several the one with the fewest live jobs, then the one that was
+//! submitted first; within a run the order of its plan. A job that cannot go anywhere holds nobody up, except that a job that
+//! wants a host alone reserves the one it will get, so that small jobs do not starve it.
+//!
+//! A release must not win or lose by its host. Arms that are compared go to one host where they can; without replicas they wait
+//! for it. Replicas of an arm go to different hosts, so over all replicas every arm meets the same hosts. Which arm comes first
+//! changes from replica to replica and from workload to workload.
 
+use crate::decide::arms::{are_replicas, are_siblings, in_turns};
 use crate::decide::fitness::{lacks, listed};
 use crate::decide::stages::Stages;
 use crate::domain::build::PinnedPackage;
@@ -11,7 +16,7 @@ use crate::domain::time::UnixUs;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
 use pgsoak_proto::job::JobSpec;
 use pgsoak_proto::session::Capabilities;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Everything the decision may depend on.
 #[derive(Clone, Debug)]
@@ -41,6 +46,10 @@ pub struct AgentSnapshot<'a> {
     pub jobs: usize,
     /// One of them wants the host alone.
     pub has_exclusive: bool,
+    /// Why it gets no jobs, as part of a sentence: drained, not approved, quarantined, busy.
+    pub closed: Option<String>,
+    /// The same for health checks, which come in spite of a quarantine.
+    pub closed_to_checks: Option<String>,
 }
 
 /// One waiting job.
@@ -56,6 +65,14 @@ pub struct WaitingJob<'a> {
     pub replicas_at: BTreeMap<AgentId, usize>,
     /// Agents that refused it, for a while.
     pub refused_by: BTreeSet<AgentId>,
+    /// Agents that have, or had, another arm of the same comparison.
+    pub siblings_at: BTreeSet<AgentId>,
+    /// There are replicas of it, which even hosts out.
+    pub has_replicas: bool,
+    /// Of its run; higher comes first.
+    pub priority: u32,
+    /// It checks its agent's health.
+    pub is_health_check: bool,
     /// What its agent can fetch.
     pub packages: &'a [PinnedPackage],
 }
@@ -78,22 +95,6 @@ struct Load {
     is_reserved: bool,
 }
 
-/// What the replicas of one job have in common.
-fn replica_key(spec: &JobSpec) -> JobSpec {
-    JobSpec {
-        job: JobId::from_bytes([0; 16]),
-        replica: 0,
-        seed: 0,
-        workload_toml: String::new(),
-        ..spec.clone()
-    }
-}
-
-/// Whether two jobs are replicas of one another.
-pub fn are_replicas(a: &JobSpec, b: &JobSpec) -> bool {
-    a.job != b.job && a.run == b.run && a.replica != b.replica && replica_key(a) == replica_key(b)
-}
-
 /// Places as many waiting jobs as there is room for. The same snapshot always yields the same answer.
 pub fn place(snapshot: &Snapshot<'_>) -> Placement {
     let mut placement = Placement::default();
@@ -107,20 +108,25 @@ pub fn place(snapshot: &Snapshot<'_>) -> Placement {
         })
         .collect();
     let mut live = snapshot.live_jobs.clone();
-    let mut queues: Vec<(RunId, std::collections::VecDeque<&WaitingJob<'_>>)> = Vec::new();
+    let mut by_run: Vec<(RunId, Vec<&WaitingJob<'_>>)> = Vec::new();
     for job in &snapshot.waiting {
-        match queues.iter_mut().find(|(run, _)| *run == job.spec.run) {
-            Some((_, queue)) => queue.push_back(job),
-            None => queues.push((job.spec.run, [job].into())),
+        match by_run.iter_mut().find(|(run, _)| *run == job.spec.run) {
+            Some((_, jobs)) => jobs.push(job),
+            None => by_run.push((job.spec.run, vec![job])),
         }
     }
+    let mut queues: Vec<(RunId, VecDeque<&WaitingJob<'_>>)> =
+        by_run.into_iter().map(|(run, jobs)| (run, in_turns(jobs, |job| job.spec))).collect();
     let mut placed: Vec<(&JobSpec, AgentId)> = Vec::new();
     let mut stages = Stages::default();
     while let Some(position) = queues
         .iter()
         .enumerate()
         .filter(|(_, (_, queue))| !queue.is_empty())
-        .min_by_key(|(index, (run, _))| (live.get(run).copied().unwrap_or(0), *index))
+        .min_by_key(|(index, (run, queue))| {
+            let priority = queue.front().map_or(0, |job| job.priority);
+            (std::cmp::Reverse(priority), live.get(run).copied().unwrap_or(0), *index)
+        })
         .map(|(index, _)| index)
     {
         let Some((run, queue)) = queues.get_mut(position) else { break };
@@ -130,12 +136,16 @@ pub fn place(snapshot: &Snapshot<'_>) -> Placement {
             continue;
         }
         let mut replicas_at = job.replicas_at.clone();
+        let mut siblings_at = job.siblings_at.clone();
         for (spec, agent) in &placed {
             if are_replicas(spec, job.spec) {
                 *replicas_at.entry(*agent).or_default() += 1;
             }
+            if are_siblings(spec, job.spec) {
+                siblings_at.insert(*agent);
+            }
         }
-        match choose(snapshot, job, &replicas_at, &mut loads) {
+        match choose(snapshot, job, &replicas_at, &siblings_at, &mut loads) {
             Ok(agent) => {
                 if let Some(load) = loads.get_mut(&agent) {
                     load.jobs += 1;
@@ -173,6 +183,7 @@ fn choose(
     snapshot: &Snapshot<'_>,
     job: &WaitingJob<'_>,
     replicas_at: &BTreeMap<AgentId, usize>,
+    siblings_at: &BTreeSet<AgentId>,
     loads: &mut BTreeMap<AgentId, Load>,
 ) -> Result<AgentId, String> {
     if snapshot.agents.is_empty() {
@@ -189,12 +200,27 @@ fn choose(
             }
         } else if !agent.is_connected {
             whys.push(format!("{} is not connected", agent.name));
+        } else if let Some(why) =
+            if job.is_health_check { &agent.closed_to_checks } else { &agent.closed }
+        {
+            whys.push(why.clone());
         } else {
             able.push((*id, agent));
         }
     }
     if job.not_before > snapshot.now {
         return Err("waits a moment before the next attempt".to_owned());
+    }
+    // Without replicas nothing evens hosts out: what is compared stays on one, as long as that one is there.
+    let is_home = |id: &AgentId| siblings_at.contains(id) && !job.refused_by.contains(id);
+    if !job.has_replicas && able.iter().any(|(id, _)| is_home(id)) {
+        able.retain(|(id, agent)| {
+            let is_there = is_home(id);
+            if !is_there {
+                whys.push(format!("{} has not the arms that it is compared with", agent.name));
+            }
+            is_there
+        });
     }
     // Replicas go to different agents where there are that many; beyond that, evenly.
     let used = |id: &AgentId| replicas_at.get(id).copied().unwrap_or(0);
@@ -224,12 +250,16 @@ fn choose(
         } else if load.jobs >= slots {
             whys.push(format!("{} runs {} in {slots} slot(s)", agent.name, jobs(load.jobs)));
         } else {
-            // Least loaded share first, compared without division.
             free.push((load.jobs, slots, id));
         }
     }
+    // Beside what it is compared with; then the least loaded share, compared without division.
     free.sort_by(|(a_jobs, a_slots, a), (b_jobs, b_slots, b)| {
-        (a_jobs.saturating_mul(*b_slots)).cmp(&b_jobs.saturating_mul(*a_slots)).then(a.cmp(b))
+        let is_apart = |id: &AgentId| !siblings_at.contains(id);
+        is_apart(a)
+            .cmp(&is_apart(b))
+            .then(a_jobs.saturating_mul(*b_slots).cmp(&b_jobs.saturating_mul(*a_slots)))
+            .then(a.cmp(b))
     });
     if let Some((_, _, id)) = free.first() {
         return Ok(*id);
@@ -248,32 +278,47 @@ fn jobs(count: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::decide::fitness::tests::{capable, spec};
     use pgsoak_proto::job::Tool;
     use proptest::prelude::*;
 
-    fn agent<'a>(name: &'a str, capabilities: &'a Capabilities) -> AgentSnapshot<'a> {
-        AgentSnapshot { name, capabilities, is_connected: true, jobs: 0, has_exclusive: false }
+    pub(crate) fn agent<'a>(name: &'a str, capabilities: &'a Capabilities) -> AgentSnapshot<'a> {
+        AgentSnapshot {
+            name,
+            capabilities,
+            is_connected: true,
+            jobs: 0,
+            has_exclusive: false,
+            closed: None,
+            closed_to_checks: None,
+        }
     }
 
-    fn waiting(spec: &JobSpec) -> WaitingJob<'_> {
+    pub(crate) fn waiting(spec: &JobSpec) -> WaitingJob<'_> {
         WaitingJob {
             spec,
             not_before: UnixUs(0),
             lost: "",
             replicas_at: BTreeMap::new(),
             refused_by: BTreeSet::new(),
+            siblings_at: BTreeSet::new(),
+            has_replicas: false,
+            priority: 50,
+            is_health_check: false,
             packages: &[],
         }
     }
 
-    fn id(n: u8) -> AgentId {
+    pub(crate) fn id(n: u8) -> AgentId {
         AgentId::from_bytes([n; 16])
     }
 
-    fn snapshot<'a>(agents: Vec<AgentSnapshot<'a>>, waiting: Vec<WaitingJob<'a>>) -> Snapshot<'a> {
+    pub(crate) fn snapshot<'a>(
+        agents: Vec<AgentSnapshot<'a>>,
+        waiting: Vec<WaitingJob<'a>>,
+    ) -> Snapshot<'a> {
         Snapshot {
             now: UnixUs(10),
             agents: (1u8..).map(id).zip(agents).collect(),
@@ -354,6 +399,47 @@ mod tests {
     }
 
     #[test]
+    fn the_higher_priority_comes_first_and_the_rest_is_fair() {
+        let can = capable(1);
+        let (low, high) = (spec(RunId::issue()), spec(RunId::issue()));
+        let mut urgent = waiting(&high);
+        urgent.priority = 80;
+        let mut snapshot = snapshot(vec![agent("a", &can)], vec![waiting(&low), urgent]);
+        snapshot.live_jobs.insert(high.run, 5);
+        assert_eq!(place(&snapshot).assign, [(high.job, id(1))]);
+    }
+
+    #[test]
+    fn who_is_closed_gets_nothing_but_a_check_of_its_health() {
+        let can = capable(2);
+        let (job, check) = (spec(RunId::issue()), spec(RunId::issue()));
+        let mut quarantined = agent("a", &can);
+        quarantined.closed = Some("a is quarantined (it missed the planted leak)".to_owned());
+        let mut canary = waiting(&check);
+        canary.is_health_check = true;
+        let answer = place(&snapshot(vec![quarantined], vec![waiting(&job), canary]));
+        assert_eq!(answer.assign, [(check.job, id(1))]);
+        assert_eq!(answer.waits[&job.job], "a is quarantined (it missed the planted leak)");
+        assert!(answer.unplaceable.is_empty(), "it may be let out again");
+    }
+
+    #[test]
+    fn one_dead_agent_delays_only_its_own_jobs() {
+        let can = capable(1);
+        let mut own = spec(RunId::issue());
+        own.agents.insert("host".to_owned(), "dead".to_owned());
+        let other = spec(own.run);
+        let mut dead_can = capable(1);
+        dead_can.labels.insert("host".to_owned(), "dead".to_owned());
+        let mut dead = agent("d", &dead_can);
+        dead.is_connected = false;
+        let answer =
+            place(&snapshot(vec![dead, agent("a", &can)], vec![waiting(&own), waiting(&other)]));
+        assert_eq!(answer.assign, [(other.job, id(2))]);
+        assert!(answer.waits[&own.job].contains("d is not connected"), "{:?}", answer.waits);
+    }
+
+    #[test]
     fn an_empty_fleet_says_how_to_get_an_agent() {
         let job = spec(RunId::issue());
         let answer = place(&snapshot(vec![], vec![waiting(&job)]));
@@ -380,6 +466,7 @@ mod tests {
                 is_connected: *connected,
                 jobs: *jobs,
                 has_exclusive: *alone && *jobs > 0,
+                closed: (*alone && *jobs == 0).then(|| "x is drained".to_owned()),
                 ..agent("x", can)
             }).collect();
             let snapshot = snapshot(agents, specs.iter().map(waiting).collect());
@@ -390,7 +477,7 @@ mod tests {
                 let given: Vec<&JobSpec> = answer.assign.iter().filter(|(_, at)| at == agent_id)
                     .filter_map(|(job, _)| specs.iter().find(|spec| spec.job == *job)).collect();
                 if given.is_empty() { continue; }
-                prop_assert!(agent.is_connected && !agent.has_exclusive);
+                prop_assert!(agent.is_connected && !agent.has_exclusive && agent.closed.is_none());
                 prop_assert!(agent.jobs + given.len() <= agent.capabilities.slots as usize);
                 if given.iter().any(|spec| spec.exclusive) {
                     prop_assert_eq!(agent.jobs + given.len(), 1);

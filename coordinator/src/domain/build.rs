@@ -73,6 +73,15 @@ impl Shelf {
         let builds = named.iter().filter_map(|name| name.parse::<BuildRef>().ok());
         builds.flat_map(|build| pinned(&build, records.iter())).collect()
     }
+
+    /// What tells one state of a build from another: its name, and what its packages hold. Of builds that were never pushed the
+    /// name alone.
+    pub fn identity(&self, build: &BuildRef) -> String {
+        let records = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let packages = pinned(build, records.iter());
+        let parts = packages.iter().map(|of| format!(" {}:{}", of.postgres, of.digest));
+        parts.fold(build.to_string(), |all, part| all + &part)
+    }
 }
 
 /// What runs are given for a build: the newest package of each major that is not removed.
@@ -98,9 +107,8 @@ pub fn pinned<'a>(
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_newest_of_each_major_is_given() {
-        let record = |release: &str, postgres: u32, at: u64, digest: &str| BuildRecord {
+    fn record(release: &str, postgres: u32, at: u64, digest: &str) -> BuildRecord {
+        BuildRecord {
             digest: digest.to_owned(),
             bytes: 1,
             manifest: Manifest {
@@ -113,7 +121,26 @@ mod tests {
             is_major_proven: false,
             pushed_at: UnixUs(at),
             is_removed: digest == "gone",
-        };
+        }
+    }
+
+    #[test]
+    fn a_build_that_is_pushed_again_is_another_one() {
+        let shelf = Shelf::default();
+        let build: BuildRef = "e@1".parse().unwrap();
+        assert_eq!(shelf.identity(&build), "e@1");
+        shelf.set(vec![
+            record("1", 18, 5, "old"),
+            record("1", 16, 1, "y"),
+            record("2", 18, 1, "z"),
+        ]);
+        assert_eq!(shelf.identity(&build), "e@1 16:y 18:old");
+        shelf.set(vec![record("1", 18, 5, "old"), record("1", 18, 6, "new")]);
+        assert_eq!(shelf.identity(&build), "e@1 18:new");
+    }
+
+    #[test]
+    fn the_newest_of_each_major_is_given() {
         let records = [
             record("1", 18, 5, "old"),
             record("1", 18, 6, "new"),

@@ -35,6 +35,14 @@ pub struct RunRecord {
     /// Given at submit, for filters.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Among waiting runs the higher comes first; 1 to 100.
+    #[serde(default = "usual_priority")]
+    pub priority: u32,
+}
+
+/// Of runs that were taken before there were priorities.
+fn usual_priority() -> u32 {
+    50
 }
 
 /// What a plain job's growth was followed by, or that it did not grow. Decided once.

@@ -75,7 +75,7 @@ pub struct ScheduleSpec {
     pub start_within: Duration,
     /// Of its runs, instead of the plan's.
     #[serde(default)]
-    pub priority: Option<i32>,
+    pub priority: Option<u32>,
     /// Of its runs.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

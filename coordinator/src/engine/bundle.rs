@@ -138,6 +138,7 @@ impl Records {
                 spec: spec.clone(),
                 record: record.clone(),
                 progress: None,
+                forecast: None,
                 why: String::new(),
                 look: None,
             }

@@ -62,5 +62,6 @@ pub fn submission(
         return Err(PlanRefused::TooMany { jobs: specs.len(), most: max_jobs });
     }
     let labels = BTreeMap::new();
-    Ok(Submission { run, plan: plan.name, input, specs, client_key, labels })
+    let Plan { name, priority, .. } = plan;
+    Ok(Submission { run, plan: name, input, specs, client_key, labels, priority })
 }

@@ -7,6 +7,7 @@ use crate::domain::record::{AgentRecord, ArtifactRecord, JobRecord, RunInput, Ru
 use crate::domain::time::UnixUs;
 use crate::engine::census::Census;
 use crate::engine::clock::Clock;
+use crate::engine::fleet::{FleetRequest, Join};
 use crate::engine::notices::Audience;
 use crate::engine::schedules::ScheduleRequest;
 use crate::metrics::Metrics;
@@ -62,6 +63,8 @@ pub struct Submission {
     pub client_key: String,
     /// For filters of the history.
     pub labels: BTreeMap<String, String>,
+    /// Among waiting runs the higher comes first; 1 to 100.
+    pub priority: u32,
 }
 
 /// What a submission came to.
@@ -118,6 +121,18 @@ pub enum HelloRefused {
         /// Who has it.
         other: AgentId,
     },
+    /// The name belongs to an agent that is away and whose jobs are not over.
+    #[error(
+        "agent '{name}' is known by another id ({other}) and holds {jobs} job(s) that are not over; if its data folder is lost, cancel their runs and `pgsoak agents remove {name}`, else start this one with another --name"
+    )]
+    NameHeld {
+        /// The name.
+        name: String,
+        /// Who has it.
+        other: AgentId,
+        /// Its jobs.
+        jobs: usize,
+    },
 }
 
 /// Evidence that has become durable.
@@ -157,6 +172,8 @@ pub struct JobSnapshot {
     pub why: String,
     /// Where it stands while it goes on; `None`: it was not looked at.
     pub look: Option<JobLook>,
+    /// Where and when it is likely to start; `None`: it does not wait, or nobody knows.
+    pub forecast: Option<(String, UnixUs)>,
 }
 
 /// An agent as it is now.
@@ -175,8 +192,8 @@ pub struct AgentStatus {
 /// Where the jobs of a plan would go.
 #[derive(Clone, Debug, Default)]
 pub struct PlanPlaces {
-    /// In the order given: the agent's name, or why there is none.
-    pub jobs: Vec<Result<String, String>>,
+    /// In the order given: the agent's name and when it is likely to start there (`None`: nobody knows), or why there is none.
+    pub jobs: Vec<Result<(String, Option<UnixUs>), String>>,
 }
 
 #[derive(Debug)]
@@ -192,14 +209,15 @@ pub(crate) enum Request {
     Agents(oneshot::Sender<Vec<AgentStatus>>),
     Census(oneshot::Sender<Census>),
     Audience(Audience),
-    Check(Vec<JobSpec>, Vec<PinnedPackage>, oneshot::Sender<PlanPlaces>),
+    Check(Vec<JobSpec>, Vec<PinnedPackage>, u32, oneshot::Sender<PlanPlaces>),
     Hello(
         Box<Hello>,
+        Join,
         mpsc::Sender<CoordinatorMessage>,
         oneshot::Sender<Result<Greeting, HelloRefused>>,
     ),
     Gone(SessionId),
-    Heartbeat(SessionId, Vec<JobProgress>),
+    Heartbeat(SessionId, Vec<JobProgress>, String),
     CheckLease(SessionId, Lease, oneshot::Sender<Result<RunId, String>>),
     Stored(SessionId, EvidenceStored),
     Unusable(SessionId, Lease, String),
@@ -210,6 +228,7 @@ pub(crate) enum Request {
     CancelAcknowledged(SessionId, Lease),
     AssignmentRefused(SessionId, Refusal),
     Schedule(ScheduleRequest),
+    Fleet(FleetRequest),
 }
 
 // === impl EngineHandle ===
@@ -329,7 +348,8 @@ impl EngineHandle {
         self.tell(Request::Audience(audience)).await
     }
 
-    /// Where these jobs would go if they were alone in the queue, with packages that agents can fetch. Changes nothing.
+    /// Where these jobs would go after everything that waits, with that priority and with packages that agents can fetch.
+    /// Changes nothing.
     ///
     /// # Errors
     ///
@@ -338,8 +358,9 @@ impl EngineHandle {
         &self,
         specs: Vec<JobSpec>,
         packages: Vec<PinnedPackage>,
+        priority: u32,
     ) -> Result<PlanPlaces, EngineGone> {
-        self.ask(|reply| Request::Check(specs, packages, reply)).await
+        self.ask(|reply| Request::Check(specs, packages, priority, reply)).await
     }
 
     /// An agent introduces itself; `outbound` takes what the engine has to say to it from now on.
@@ -350,9 +371,10 @@ impl EngineHandle {
     pub async fn hello(
         &self,
         hello: Hello,
+        join: Join,
         outbound: mpsc::Sender<CoordinatorMessage>,
     ) -> Result<Result<Greeting, HelloRefused>, EngineGone> {
-        self.ask(|reply| Request::Hello(Box::new(hello), outbound, reply)).await
+        self.ask(|reply| Request::Hello(Box::new(hello), join, outbound, reply)).await
     }
 
     /// The run of an attempt whose lease stands, or why it does not.

@@ -1,7 +1,11 @@
 //! One look at everything: takes a snapshot, has `decide` decide, carries it out.
 
+use crate::decide::arms::{are_replicas, are_siblings};
+use crate::decide::estimate::expected;
+use crate::decide::forecast::{self, Running};
 use crate::decide::liveness::{self, LiveJob};
-use crate::decide::place::{self, AgentSnapshot, Placement, Snapshot, WaitingJob, are_replicas};
+use crate::decide::place::{self, AgentSnapshot, Placement, Snapshot, WaitingJob};
+use crate::decide::standing;
 use crate::domain::build::PinnedPackage;
 use crate::domain::job::{JobEvent, JobState, Tenure};
 use crate::domain::limits::Limits;
@@ -10,8 +14,12 @@ use crate::domain::time::UnixUs;
 use crate::engine::handle::{PlanPlaces, in_order};
 use crate::engine::state::State;
 use pgsoak_proto::id::{AgentId, JobId, RunId};
-use pgsoak_proto::job::{Arm, JobSpec, Lease};
+use pgsoak_proto::job::{Arm, JobSpec, Lease, Tool};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A forecast is made anew when it is older.
+const FORECAST_FOR: Duration = Duration::from_secs(2);
 
 impl State {
     /// Brings the fleet nearer to what is wanted. Runs on a timer and after whatever changed something.
@@ -22,6 +30,7 @@ impl State {
         self.check_liveness(now);
         self.keep_schedules();
         self.escalate();
+        self.check_health();
         self.place(now);
         self.end_runs(now);
         self.tell_of_agents(now);
@@ -60,36 +69,7 @@ impl State {
     }
 
     fn place(&mut self, now: UnixUs) {
-        let mut waiting = Vec::new();
-        // Ids of version 7: the map's order is the order of submission.
-        for run in self.runs.values() {
-            for job in in_order(&run.record.jobs, &run.jobs) {
-                if let JobState::Waiting { lost, not_before, .. } = &job.record.state {
-                    let mut replicas_at: BTreeMap<AgentId, usize> = BTreeMap::new();
-                    for other in run.jobs.values() {
-                        if let Some(tenure) = other.record.state.tenure()
-                            && are_replicas(&other.spec, &job.spec)
-                        {
-                            *replicas_at.entry(tenure.agent).or_default() += 1;
-                        }
-                    }
-                    let refused_by = self
-                        .refusals
-                        .keys()
-                        .filter(|(refused, _)| *refused == job.record.job)
-                        .map(|(_, agent)| *agent)
-                        .collect();
-                    waiting.push(WaitingJob {
-                        spec: &job.spec,
-                        not_before: *not_before,
-                        lost,
-                        replicas_at,
-                        refused_by,
-                        packages: &run.input.packages,
-                    });
-                }
-            }
-        }
+        let waiting = self.queue();
         if waiting.is_empty() {
             return;
         }
@@ -119,6 +99,87 @@ impl State {
         }
     }
 
+    /// Everything that waits, in the order of submission.
+    fn queue(&self) -> Vec<WaitingJob<'_>> {
+        let mut waiting = Vec::new();
+        // Ids of version 7: the map's order is the order of submission.
+        for (id, run) in &self.runs {
+            let is_health_check = self.is_health_check(*id);
+            let replicated: BTreeSet<(&str, Tool)> = run
+                .jobs
+                .values()
+                .filter(|job| job.spec.replica > 0)
+                .map(|job| (job.spec.workload_name.as_str(), job.spec.tool))
+                .collect();
+            let placed: Vec<(&JobSpec, AgentId)> = run
+                .jobs
+                .values()
+                .filter_map(|job| Some((&job.spec, job.record.state.tenure()?.agent)))
+                .collect();
+            for job in in_order(&run.record.jobs, &run.jobs) {
+                let JobState::Waiting { lost, not_before, .. } = &job.record.state else {
+                    continue;
+                };
+                let mut item = WaitingJob {
+                    spec: &job.spec,
+                    not_before: *not_before,
+                    lost,
+                    replicas_at: BTreeMap::new(),
+                    refused_by: BTreeSet::new(),
+                    siblings_at: BTreeSet::new(),
+                    has_replicas: replicated
+                        .contains(&(job.spec.workload_name.as_str(), job.spec.tool)),
+                    priority: run.record.priority,
+                    is_health_check,
+                    packages: &run.input.packages,
+                };
+                for (other, agent) in &placed {
+                    if are_replicas(other, &job.spec) {
+                        *item.replicas_at.entry(*agent).or_default() += 1;
+                    } else if are_siblings(other, &job.spec) {
+                        item.siblings_at.insert(*agent);
+                    }
+                }
+                let refusals = self.refusals.keys();
+                item.refused_by = refusals
+                    .filter(|(refused, _)| *refused == job.record.job)
+                    .map(|(_, agent)| *agent)
+                    .collect();
+                waiting.push(item);
+            }
+        }
+        waiting
+    }
+
+    /// Jobs that hold a slot, with when they are likely to be over.
+    fn running(&self, now: UnixUs) -> Vec<Running> {
+        let jobs = self.runs.values().flat_map(|run| run.jobs.values());
+        jobs.filter_map(|job| {
+            let agent = job.slot_of(now, self.lease_ttl, &self.limits)?;
+            let began = job.record.state.live().map_or(now, |tenure| tenure.assigned_at);
+            let left =
+                job.progress.as_ref().map(|progress| progress.left_ms).filter(|left| *left > 0);
+            let ends_at = match left {
+                Some(left) => now.plus(Duration::from_millis(left)),
+                None => began.plus(expected(&job.spec)).max(now),
+            };
+            let (run, exclusive) = (job.record.run, job.spec.exclusive);
+            let is_canary = job.spec.arm == Arm::Canary;
+            Some(Running { run, agent, exclusive, is_canary, ends_at })
+        })
+        .collect()
+    }
+
+    /// Where and when what waits is likely to start. Not older than a few seconds.
+    pub(crate) fn forecast(&mut self) -> &BTreeMap<JobId, (AgentId, UnixUs)> {
+        let now = self.now();
+        if self.forecast.0 == UnixUs(0) || now.since(self.forecast.0) > FORECAST_FOR {
+            let starts = forecast::forecast(&self.snapshot(now, self.queue()), &self.running(now));
+            self.forecast = (now, starts);
+        }
+        &self.forecast.1
+    }
+
     fn snapshot<'a>(&'a self, now: UnixUs, waiting: Vec<WaitingJob<'a>>) -> Snapshot<'a> {
         let mut busy: BTreeMap<AgentId, (usize, bool)> = BTreeMap::new();
         let mut live_jobs: BTreeMap<RunId, usize> = BTreeMap::new();
@@ -142,12 +203,16 @@ impl State {
             .map(|(id, agent)| {
                 let (jobs, has_exclusive) = busy.get(id).copied().unwrap_or_default();
                 let is_heard = now.since(agent.seen_at) <= self.lease_ttl;
+                let seen = self.seen(*id, jobs);
+                let closed = |is_check| seen.as_ref().and_then(|s| standing::closed(s, is_check));
                 let snapshot = AgentSnapshot {
                     name: &agent.record.name,
                     capabilities: &agent.record.capabilities,
                     is_connected: agent.session.is_some() && is_heard,
                     jobs,
                     has_exclusive,
+                    closed: closed(false),
+                    closed_to_checks: closed(true),
                 };
                 (*id, snapshot)
             })
@@ -218,37 +283,48 @@ impl State {
         }
     }
 
-    /// Where the jobs of a plan would go if they were alone in the queue.
-    pub(crate) fn check(&self, specs: &[JobSpec], packages: &[PinnedPackage]) -> PlanPlaces {
-        let waiting = specs
-            .iter()
-            .map(|spec| WaitingJob {
-                spec,
-                not_before: UnixUs(0),
-                lost: "",
-                replicas_at: BTreeMap::new(),
-                refused_by: BTreeSet::new(),
-                packages,
-            })
-            .collect();
-        let mut snapshot = self.snapshot(self.now(), waiting);
-        // Slots are a matter of time: the question is where a job could go, not when.
-        for agent in snapshot.agents.values_mut() {
+    /// Where the jobs of a plan would go after everything that waits, and when; for a job that would not, what each agent lacks.
+    pub(crate) fn check(
+        &self,
+        specs: &[JobSpec],
+        packages: &[PinnedPackage],
+        priority: u32,
+    ) -> PlanPlaces {
+        let now = self.now();
+        let hypothetical = |spec| WaitingJob {
+            spec,
+            not_before: UnixUs(0),
+            lost: "",
+            replicas_at: BTreeMap::new(),
+            refused_by: BTreeSet::new(),
+            siblings_at: BTreeSet::new(),
+            has_replicas: specs.iter().any(|other| are_replicas(other, spec)),
+            priority,
+            is_health_check: false,
+            packages,
+        };
+        let mut queue = self.queue();
+        queue.extend(specs.iter().map(hypothetical));
+        let starts = forecast::forecast(&self.snapshot(now, queue), &self.running(now));
+        // Slots are a matter of time: beyond the forecast the question is where a job could go, not when.
+        let mut idle = self.snapshot(now, Vec::new());
+        for agent in idle.agents.values_mut() {
             agent.jobs = 0;
             agent.has_exclusive = false;
         }
-        let jobs = snapshot
-            .waiting
-            .clone()
-            .into_iter()
-            .map(|job| {
-                let alone = Snapshot { waiting: vec![job.clone()], ..snapshot.clone() };
+        let jobs = specs
+            .iter()
+            .map(|spec| {
+                if let Some((agent, at)) = starts.get(&spec.job) {
+                    return Ok((self.name_of(*agent), Some(*at)));
+                }
+                let alone = Snapshot { waiting: vec![hypothetical(spec)], ..idle.clone() };
                 let placement = place::place(&alone);
                 match placement.assign.first() {
-                    Some((_, agent)) => Ok(self.name_of(*agent)),
+                    Some((_, agent)) => Ok((self.name_of(*agent), None)),
                     None => Err(placement
                         .waits
-                        .get(&job.spec.job)
+                        .get(&spec.job)
                         .cloned()
                         .unwrap_or_else(|| "nowhere".to_owned())),
                 }

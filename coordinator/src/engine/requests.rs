@@ -15,7 +15,7 @@ use tracing::info;
 impl State {
     /// Takes a run into the queue. The same client key gives the same run.
     pub(crate) fn submit(&mut self, submission: Submission) -> Submitted {
-        let Submission { run, plan, mut input, specs, client_key, labels } = submission;
+        let Submission { run, plan, mut input, specs, client_key, labels, priority } = submission;
         if let Some(known) = self.client_keys.get(&client_key) {
             return Submitted { run: *known, is_new: false };
         }
@@ -38,6 +38,7 @@ impl State {
             notes: Vec::new(),
             escalations: Vec::new(),
             labels,
+            priority,
         };
         let jobs: Vec<(JobSpec, JobRecord)> = specs
             .into_iter()
@@ -121,6 +122,7 @@ impl State {
             self.effects.batch.against(run, against);
         }
         info!(%run, ?verdict, sentence, "a run was judged");
+        self.health_checked(run, verdict, &sentence);
         self.step_run(run, RunEvent::Judged { verdict, sentence });
     }
 }

@@ -2,22 +2,27 @@
 
 use crate::domain::job::JobEvent;
 use crate::domain::record::AgentRecord;
+use crate::engine::fleet::Join;
 use crate::engine::state::{AgentEntry, JobEntry, State};
 use crate::store::catalogue::{Loaded, OpenRun};
 use crate::store::run_db::Ended;
 use crate::store::{Store, StoreError};
-use pgsoak_proto::id::{JobId, RunId};
+use pgsoak_proto::id::{AgentId, JobId, RunId};
 use tracing::{info, warn};
 
 impl State {
     /// Everything as it was when the last coordinator ended, however it ended. Attempts that were live count as
     /// unreachable until their agents say what they hold.
     pub(crate) fn restore(&mut self, loaded: Loaded) {
-        let Loaded { open_runs, agents, schedules, fence, conditions, damage } = loaded;
+        let Loaded { open_runs, agents, fleet, schedules, fence, conditions, damage } = loaded;
         self.notices.conditions = conditions;
         self.fence = fence;
         for record in agents {
             self.restore_agent(record);
+        }
+        self.fleet = fleet.into_iter().map(|record| (record.agent, record)).collect();
+        for (agent, name) in self.unadmitted() {
+            self.admit(agent, &name, Join::Open, true);
         }
         self.restore_schedules(schedules);
         let runs = open_runs.len();
@@ -59,7 +64,14 @@ impl State {
 
     fn restore_agent(&mut self, record: AgentRecord) {
         let seen_at = record.last_seen_at;
-        self.agents.insert(record.agent, AgentEntry { record, session: None, seen_at });
+        let entry = AgentEntry { record, session: None, seen_at, busy: String::new() };
+        self.agents.insert(entry.record.agent, entry);
+    }
+
+    /// Agents that were here before anybody decided about agents.
+    fn unadmitted(&self) -> Vec<(AgentId, String)> {
+        let agents = self.agents.iter().filter(|(id, _)| !self.fleet.contains_key(id));
+        agents.map(|(id, entry)| (*id, entry.record.name.clone())).collect()
     }
 
     /// Loads the finished runs of these jobs, where memory does not have them.

@@ -4,6 +4,7 @@ use crate::decide::held::{self, HeldAnswer, Known};
 use crate::decide::liveness;
 use crate::domain::job::{JobEvent, JobState, Tenure};
 use crate::domain::record::{AgentRecord, ArtifactRecord};
+use crate::engine::fleet::{Join, NAME_LABEL};
 use crate::engine::handle::{EvidenceStored, Greeting, HelloRefused, SessionId};
 use crate::engine::state::{AgentEntry, Session, State};
 use pgsoak_proto::id::{AgentId, JobId, RunId};
@@ -27,9 +28,10 @@ impl State {
     pub(crate) fn hello(
         &mut self,
         hello: Hello,
+        join: Join,
         outbound: mpsc::Sender<CoordinatorMessage>,
     ) -> Result<Greeting, HelloRefused> {
-        let Hello { agent, name, protocol, version, capabilities, held } = hello;
+        let Hello { agent, name, protocol, version, mut capabilities, held } = hello;
         if protocol != pgsoak_proto::PROTOCOL {
             return Err(HelloRefused::Protocol {
                 name,
@@ -37,12 +39,31 @@ impl State {
                 ours: pgsoak_proto::PROTOCOL,
             });
         }
-        let taken = self.agents.values().find(|other| {
-            other.record.agent != agent && other.record.name == name && other.session.is_some()
-        });
-        if let Some(other) = taken {
-            return Err(HelloRefused::NameTaken { name, other: other.record.agent });
+        let namesake = self
+            .agents
+            .values()
+            .find(|other| other.record.agent != agent && other.record.name == name)
+            .map(|other| (other.record.agent, other.session.is_some()));
+        let mut before = None;
+        if let Some((other, is_connected)) = namesake {
+            let jobs = self.live_jobs_of(other).count();
+            match (is_connected, jobs) {
+                (true, _) => return Err(HelloRefused::NameTaken { name, other }),
+                (false, 0) => {
+                    // A host whose data folder was made anew: it never counts twice.
+                    warn!(%agent, %other, name, "takes the place of an agent of its name with another id");
+                    before = self.fleet.get(&other).cloned();
+                    self.forget_agent(other);
+                }
+                (false, jobs) => return Err(HelloRefused::NameHeld { name, other, jobs }),
+            }
         }
+        let is_known = self.agents.contains_key(&agent);
+        self.admit(agent, &name, join, is_known);
+        if let Some(before) = before {
+            self.inherit(agent, before);
+        }
+        capabilities.labels.insert(NAME_LABEL.to_owned(), name.clone());
         let now = self.now();
         self.sessions += 1;
         let session = SessionId { agent, number: self.sessions };
@@ -54,6 +75,7 @@ impl State {
             record,
             session: Some(Session { number: session.number, outbound }),
             seen_at: now,
+            busy: String::new(),
         };
         self.agents.insert(agent, entry);
         self.effects.is_visible = true;
@@ -189,9 +211,16 @@ impl State {
     }
 
     /// The agent lives, and its jobs stand so.
-    pub(crate) fn heartbeat(&mut self, session: SessionId, jobs: Vec<JobProgress>) {
+    pub(crate) fn heartbeat(&mut self, session: SessionId, jobs: Vec<JobProgress>, busy: String) {
         if !self.heard(session) {
             return;
+        }
+        if let Some(entry) = self.agents.get_mut(&session.agent)
+            && entry.busy != busy
+        {
+            entry.busy = busy;
+            self.is_dirty = true;
+            self.effects.is_visible = true;
         }
         let now = self.now();
         let agent = session.agent;

@@ -1,8 +1,9 @@
 //! What the engine knows, in memory; and what a round of requests leaves to be written and said.
 
-use crate::config::CoordinatorConfig;
+use crate::config::{CanaryPlan, CoordinatorConfig};
 use crate::domain::alert::Alert;
 use crate::domain::build::Shelf;
+use crate::domain::fleet::FleetRecord;
 use crate::domain::job::{JobEvent, JobState};
 use crate::domain::limits::Limits;
 use crate::domain::record::{AgentRecord, JobRecord, RunInput, RunRecord};
@@ -40,6 +41,12 @@ pub(crate) struct State {
     pub(crate) client_keys: HashMap<String, RunId>,
     /// Until when an agent is not offered a job that it refused.
     pub(crate) refusals: HashMap<(JobId, AgentId), UnixUs>,
+    /// What was decided about agents; one for each in `agents`.
+    pub(crate) fleet: BTreeMap<AgentId, FleetRecord>,
+    /// The health check of agents.
+    pub(crate) canary: Option<CanaryPlan>,
+    /// When it was made, and where and when what waits is likely to start.
+    pub(crate) forecast: (UnixUs, BTreeMap<JobId, (AgentId, UnixUs)>),
     pub(crate) schedules: Schedules,
     /// Counts alerts.
     pub(crate) alerts_made: u32,
@@ -95,6 +102,8 @@ pub(crate) struct AgentEntry {
     pub(crate) record: AgentRecord,
     pub(crate) session: Option<Session>,
     pub(crate) seen_at: UnixUs,
+    /// Why its host takes no job now, as it says; empty: it does.
+    pub(crate) busy: String,
 }
 
 /// A connection in memory.
@@ -192,6 +201,9 @@ impl State {
             agents: BTreeMap::new(),
             client_keys: HashMap::new(),
             refusals: HashMap::new(),
+            fleet: BTreeMap::new(),
+            canary: config.canary.clone(),
+            forecast: (UnixUs(0), BTreeMap::new()),
             schedules: Schedules::default(),
             alerts_made: 0,
             fence: 0,
@@ -240,6 +252,10 @@ impl State {
         let Some(run) = self.run_of_job.get(&job).copied() else { return false };
         let Some(entry) = self.runs.get_mut(&run) else { return false };
         let Some(job_entry) = entry.jobs.get_mut(&job) else { return false };
+        let ended = match &event {
+            JobEvent::Ended { outcome, reason } => Some((*outcome, reason.clone())),
+            _ => None,
+        };
         let next = match job_entry.record.state.after(job, event, now) {
             Ok(next) => next,
             Err(refused) => {
@@ -251,6 +267,10 @@ impl State {
         if job_entry.record.state == next {
             return true;
         }
+        let ended = match (ended, next.tenure()) {
+            (Some((outcome, reason)), Some(tenure)) => Some((tenure.agent, outcome, reason)),
+            _ => None,
+        };
         info!(%run, %job, was, is = next.label(), detail = detail(&next), "job");
         let is_over = next.is_over();
         if let Some(tenure) = next.live()
@@ -278,6 +298,9 @@ impl State {
         }
         self.effects.is_visible = true;
         self.is_dirty = true;
+        if let Some((agent, outcome, reason)) = ended {
+            self.count_end(agent, run, outcome, &reason);
+        }
         true
     }
 

@@ -33,6 +33,7 @@ pub async fn snapshot(store: &Store, run: RunId) -> Result<Option<RunSnapshot>, 
             progress: None,
             why: String::new(),
             look: None,
+            forecast: None,
         })
         .collect();
     Ok(Some(RunSnapshot { record, jobs }))

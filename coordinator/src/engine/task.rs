@@ -154,7 +154,7 @@ impl Task {
                 state.reply(reply, view);
             }
             Request::View(run, reply) => {
-                let view = state.view(run);
+                let view = state.view_with_forecast(run);
                 state.reply(reply, view);
             }
             Request::Input(run, reply) => {
@@ -170,18 +170,18 @@ impl Task {
                 state.reply(reply, census);
             }
             Request::Audience(audience) => state.notices.audience = audience,
-            Request::Check(specs, packages, reply) => {
-                let places = state.check(&specs, &packages);
+            Request::Check(specs, packages, priority, reply) => {
+                let places = state.check(&specs, &packages, priority);
                 state.reply(reply, places);
             }
-            Request::Hello(hello, outbound, reply) => {
+            Request::Hello(hello, join, outbound, reply) => {
                 let held = hello.held.iter().map(|held| held.lease.job).collect();
                 state.recall(&self.store, held).await;
-                let greeting = state.hello(*hello, outbound);
+                let greeting = state.hello(*hello, join, outbound);
                 state.reply(reply, greeting);
             }
             Request::Gone(session) => state.gone(session),
-            Request::Heartbeat(session, jobs) => state.heartbeat(session, jobs),
+            Request::Heartbeat(session, jobs, busy) => state.heartbeat(session, jobs, busy),
             Request::CheckLease(session, lease, reply) => {
                 let answer = state.check_lease(session, lease);
                 state.reply(reply, answer);
@@ -200,6 +200,7 @@ impl Task {
                 state.cancel_acknowledged(session, lease);
             }
             Request::Schedule(request) => state.serve_schedule(request),
+            Request::Fleet(request) => state.serve_fleet(request),
             Request::AssignmentRefused(session, refusal) => {
                 state.assignment_refused(session, &refusal);
             }

@@ -133,7 +133,7 @@ impl Control for ControlService {
         &self,
         request: Request<wire::SubmitRunRequest>,
     ) -> Result<Response<wire::SubmitRunResponse>, Status> {
-        let wire::SubmitRunRequest { plan_toml, workloads, client_key, labels } =
+        let wire::SubmitRunRequest { plan_toml, workloads, client_key, labels, priority } =
             request.into_inner();
         submit::client_key(&client_key)?;
         let known = self.services.store.run_of_key(client_key.clone()).await.or_status()?;
@@ -147,7 +147,8 @@ impl Control for ControlService {
         let agents = self.connected().await?;
         let submission =
             submit::submission(plan_toml, workloads, client_key, &self.services.limits, agents)?;
-        let submission = Submission { labels, ..submission };
+        let priority = submit::priority(priority)?.unwrap_or(submission.priority);
+        let submission = Submission { labels, priority, ..submission };
         let submitted = self.services.engine.submit(submission).await.or_status()?;
         Ok(Response::new(wire::SubmitRunResponse {
             run_id: submitted.run.to_string(),
@@ -163,20 +164,26 @@ impl Control for ControlService {
         let agents = self.connected().await?;
         let limits = &self.services.limits;
         let submission = submit::submission(plan_toml, workloads, String::new(), limits, agents)?;
-        let specs = submission.specs;
+        let Submission { specs, priority, .. } = submission;
         let packages = self.services.store.shelf().packages(&specs);
-        let places = self.services.engine.check(specs.clone(), packages).await.or_status()?;
+        let places =
+            self.services.engine.check(specs.clone(), packages, priority).await.or_status()?;
         let jobs = specs
             .into_iter()
             .zip(places.jobs)
             .map(|(spec, place)| {
-                let (agent, why_not) = match place {
-                    Ok(agent) => (agent, String::new()),
-                    Err(why) => (String::new(), why),
+                let (agent, starts_at, why_not) = match place {
+                    Ok((agent, at)) => (agent, at.map_or(0, |at| at.0), String::new()),
+                    Err(why) => (String::new(), 0, why),
                 };
                 // As in a run's view: the file is what the caller sent.
                 let spec = JobSpec { workload_toml: String::new(), ..spec };
-                wire::PlacedJob { spec: Some((&spec).into()), agent, why_not }
+                wire::PlacedJob {
+                    spec: Some((&spec).into()),
+                    agent,
+                    why_not,
+                    starts_at_unix_us: starts_at,
+                }
             })
             .collect();
         Ok(Response::new(wire::CheckPlanResponse { jobs }))

@@ -1,5 +1,6 @@
 //! `Fleet`: opens a session task for every stream of an agent.
 
+use crate::engine::fleet::Join;
 use crate::rpc::server::Services;
 use crate::rpc::session;
 use pgsoak_proto::wire;
@@ -34,11 +35,12 @@ impl Fleet for FleetService {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (outbound, stream) = mpsc::channel(OUTBOUND);
         let services = self.services.clone();
+        let join = request.extensions().get::<Join>().copied().unwrap_or_default();
         let inbound = request.into_inner();
         // The answer's head goes out at once: an agent may wait for it before it says hello.
         self.services.tasks.spawn(
             async move {
-                if let Err(status) = session::run(&services, inbound, &outbound).await {
+                if let Err(status) = session::run(&services, inbound, join, &outbound).await {
                     // Unavailable is our own word for "we end", which is no trouble.
                     if status.code() == tonic::Code::Unavailable {
                         tracing::info!(%status, "the session ended");

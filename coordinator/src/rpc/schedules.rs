@@ -94,7 +94,7 @@ fn spec(spec: wire::ScheduleSpec) -> Result<ScheduleSpec, Status> {
         end_before: Some(spec.end_before).filter(|text| !text.is_empty()),
         only_new_builds: spec.only_new_builds,
         start_within,
-        priority: Some(spec.priority).filter(|priority| *priority != 0),
+        priority: submit::priority(spec.priority)?,
         labels: submit::labels(spec.labels)?,
     })
 }

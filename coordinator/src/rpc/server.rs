@@ -1,12 +1,15 @@
 //! The tonic server: services, layers, limits. One for TCP and one for the Unix socket, with the same services.
 
+use crate::config::Token;
 use crate::domain::limits::Limits;
 use crate::engine::handle::EngineHandle;
 use crate::notify::Targets;
+use crate::rpc::auth::AuthLayer;
 use crate::rpc::builds::BuildsService;
 use crate::rpc::bundles::BundlesService;
 use crate::rpc::control::ControlService;
 use crate::rpc::fleet::FleetService;
+use crate::rpc::fleet_admin::FleetAdminService;
 use crate::rpc::history::HistoryService;
 use crate::rpc::notify::NotifyService;
 use crate::rpc::schedules::SchedulesService;
@@ -15,6 +18,7 @@ use futures_util::Stream;
 use pgsoak_proto::wire::builds_server::BuildsServer;
 use pgsoak_proto::wire::bundles_server::BundlesServer;
 use pgsoak_proto::wire::control_server::ControlServer;
+use pgsoak_proto::wire::fleet_admin_server::FleetAdminServer;
 use pgsoak_proto::wire::fleet_server::FleetServer;
 use pgsoak_proto::wire::history_server::HistoryServer;
 use pgsoak_proto::wire::notify_server::NotifyServer;
@@ -58,9 +62,14 @@ pub struct Services {
     pub(crate) tasks: TaskTracker,
     /// Over all connections of both servers.
     limit: GlobalConcurrencyLimitLayer,
+    /// Of the TCP server.
+    auth: AuthLayer,
 }
 
-type Layers = Stack<Stack<GlobalConcurrencyLimitLayer, Stack<LoadShedLayer, Identity>>, Identity>;
+type Layers = Stack<
+    Stack<AuthLayer, Stack<GlobalConcurrencyLimitLayer, Stack<LoadShedLayer, Identity>>>,
+    Identity,
+>;
 
 // === impl Services ===
 
@@ -72,9 +81,12 @@ impl Services {
         limits: Limits,
         targets: Targets,
         shutdown: CancellationToken,
+        tokens: &[Token],
     ) -> Self {
         let limit = GlobalConcurrencyLimitLayer::new(limits.max_requests);
-        Self { engine, store, limits, targets, shutdown, tasks: TaskTracker::new(), limit }
+        let auth = AuthLayer::new(tokens);
+        let tasks = TaskTracker::new();
+        Self { engine, store, limits, targets, shutdown, tasks, limit, auth }
     }
 
     /// Sessions and streams that are under way.
@@ -82,7 +94,7 @@ impl Services {
         &self.tasks
     }
 
-    async fn router(&self) -> Router<Layers> {
+    async fn router(&self, auth: AuthLayer) -> Router<Layers> {
         let fleet = FleetServer::new(FleetService::new(self.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -90,6 +102,9 @@ impl Services {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let history = HistoryServer::new(HistoryService::new(self.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let fleet_admin = FleetAdminServer::new(FleetAdminService::new(self.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let schedules = SchedulesServer::new(SchedulesService::new(self.clone()))
@@ -106,6 +121,7 @@ impl Services {
         reporter.set_serving::<ControlServer<ControlService>>().await;
         let notify = NotifyServer::new(NotifyService::new(self.clone()));
         reporter.set_serving::<HistoryServer<HistoryService>>().await;
+        reporter.set_serving::<FleetAdminServer<FleetAdminService>>().await;
         reporter.set_serving::<SchedulesServer<SchedulesService>>().await;
         reporter.set_serving::<NotifyServer<NotifyService>>().await;
         reporter.set_serving::<BuildsServer<BuildsService>>().await;
@@ -139,6 +155,7 @@ impl Services {
                 ServiceBuilder::new()
                     .layer(LoadShedLayer::new())
                     .layer(self.limit.clone())
+                    .layer(auth)
                     .into_inner(),
             )
             .add_service(health)
@@ -149,6 +166,7 @@ impl Services {
             .add_service(history)
             .add_service(schedules)
             .add_service(notify)
+            .add_service(fleet_admin)
             .add_service(builds)
             .add_service(bundles)
     }
@@ -159,7 +177,7 @@ pub async fn serve_tcp(
     services: Services,
     listener: TcpListener,
 ) -> impl Future<Output = ()> + Send {
-    let router = services.router().await;
+    let router = services.router(services.auth.clone()).await;
     let shutdown = services.shutdown.clone();
     async move {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -177,7 +195,7 @@ where
     I: Stream<Item = io::Result<C>> + Send + 'static,
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
-    let router = services.router().await;
+    let router = services.router(AuthLayer::open()).await;
     let shutdown = services.shutdown.clone();
     async move {
         let served =
@@ -193,7 +211,7 @@ pub async fn serve_unix(
     services: Services,
     listener: UnixListener,
 ) -> impl Future<Output = ()> + Send {
-    let router = services.router().await;
+    let router = services.router(AuthLayer::open()).await;
     let shutdown = services.shutdown.clone();
     async move {
         let incoming = UnixListenerStream::new(listener);

@@ -4,6 +4,7 @@
 //! Acknowledgements leave in the order in which the messages came, and only for what is durable.
 
 use crate::domain::record::ArtifactRecord;
+use crate::engine::fleet::Join;
 use crate::engine::handle::{EvidenceStored, Greeting, Request, SESSION_QUEUE, SessionId};
 use crate::rpc::server::Services;
 use crate::rpc::status::{IntoStatus, OrStatus};
@@ -71,6 +72,7 @@ struct Session<'a> {
 pub(super) async fn run(
     services: &Services,
     mut inbound: Streaming<wire::AgentMessage>,
+    join: Join,
     outbound: &Outbound,
 ) -> Result<(), Status> {
     let first = tokio::time::timeout(HELLO_WITHIN, inbound.message())
@@ -82,7 +84,7 @@ pub(super) async fn run(
     };
     Span::current().record("agent", tracing::field::display(&hello.name));
     let (to_session, mut from_engine) = mpsc::channel(SESSION_QUEUE);
-    let greeting = services.engine.hello(hello, to_session).await.or_status()?.or_status()?;
+    let greeting = services.engine.hello(hello, join, to_session).await.or_status()?.or_status()?;
     let id = greeting.session;
     let mut session = Session {
         services,
@@ -215,7 +217,7 @@ impl Session<'_> {
                     sent_at_unix_us: heartbeat.sent_at_unix_us,
                     answered_at_unix_us: self.services.engine.now().0,
                 };
-                self.tell(Request::Heartbeat(self.id, heartbeat.jobs)).await?;
+                self.tell(Request::Heartbeat(self.id, heartbeat.jobs, heartbeat.busy)).await?;
                 self.say(CoordinatorMessage::HeartbeatAnswer(answer)).await
             }
             AgentMessage::Evidence(batch) => self.evidence(batch).await,

@@ -53,7 +53,9 @@ impl IntoStatus for HelloRefused {
     fn into_status(self) -> Status {
         match &self {
             Self::Protocol { .. } => Status::failed_precondition(self.to_string()),
-            Self::NameTaken { .. } => Status::already_exists(self.to_string()),
+            Self::NameTaken { .. } | Self::NameHeld { .. } => {
+                Status::already_exists(self.to_string())
+            }
         }
     }
 }

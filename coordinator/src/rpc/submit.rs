@@ -76,6 +76,15 @@ pub(super) fn labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String
     }
 }
 
+/// A priority, checked; `None`: the plan's own.
+pub(super) fn priority(priority: u32) -> Result<Option<u32>, Status> {
+    match priority {
+        0 => Ok(None),
+        1..=100 => Ok(Some(priority)),
+        _ => Err(Status::invalid_argument(format!("priority {priority}: 1 to 100 are taken"))),
+    }
+}
+
 /// A client key, checked.
 pub(super) fn client_key(key: &str) -> Result<(), Status> {
     if key.is_empty() || key.len() > MAX_KEY {

@@ -49,7 +49,7 @@ pub(super) async fn trend(
     runs.retain(|run| run.at_unix_us >= since_unix_us);
     let wanted = Wanted { what, phases, tool, agents, extension, postgres };
     let made = crate::blocking::spawn(move || {
-        serde_json::to_string(&over_releases(&workload, &runs, &wanted, &|_| Vec::new()))
+        serde_json::to_string(&over_releases(&workload, &runs, &wanted))
     });
     let json = made
         .await

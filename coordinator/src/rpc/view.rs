@@ -53,6 +53,7 @@ pub(super) fn run_line(record: &RunRecord) -> wire::RunView {
         jobs_total: count(record.jobs.len()),
         jobs_over: record.jobs_over,
         is_cancelled: record.state.cancelled().is_some(),
+        priority: record.priority,
     }
 }
 
@@ -64,7 +65,8 @@ pub(super) fn run(snapshot: RunSnapshot) -> wire::RunView {
 }
 
 fn job(snapshot: JobSnapshot) -> wire::JobView {
-    let JobSnapshot { spec, record, agent, progress, why, look } = snapshot;
+    let JobSnapshot { spec, record, agent, progress, why, look, forecast } = snapshot;
+    let (would_go, starts_at) = forecast.unwrap_or_default();
     let look = look.filter(|_| !record.state.is_over()).unwrap_or_default();
     let is_looked_at = look.at_s > 0.0;
     let (place, outcome, reason) = match &record.state {
@@ -93,6 +95,8 @@ fn job(snapshot: JobSnapshot) -> wire::JobView {
         stored_sequence: record.stored_sequence,
         standing: if is_looked_at { look.standing.label().to_owned() } else { String::new() },
         standing_reason: look.reason,
+        would_go,
+        starts_at_unix_us: starts_at.0,
     }
 }
 

@@ -32,6 +32,7 @@ use tracing::warn;
 mod batch;
 mod builds;
 pub(crate) mod check;
+mod fleet;
 mod history;
 mod keys;
 mod loading;
@@ -97,12 +98,14 @@ impl Catalogue {
 
     /// For simulations, whose crashes leave the process alive: there it is as good as durable.
     #[cfg(test)]
-    pub(crate) fn commit_unsynced(&self, batch: Batch) -> Result<(), StoreError> {
+    pub(crate) fn commit_unsynced(&self, mut batch: Batch) -> Result<(), StoreError> {
         let mut merged = sled::Batch::default();
-        let changes = batch.changes.clone();
+        let changes = std::mem::take(&mut batch.changes);
+        let edits = std::mem::take(&mut batch.edits);
         writing::add(&self.db, &mut merged, batch)?;
+        let edited = history::add_edits(&self.db, &self.index, &mut merged, edits)?;
         self.db.db.apply_batch(merged).map_err(|source| self.db.error("write", source))?;
-        self.index.apply(changes);
+        self.index.apply(changes.into_iter().chain(edited));
         Ok(())
     }
 

@@ -65,6 +65,7 @@ async fn submit(stage: &Stage, top: &str) -> String {
         workloads: vec![wire::WorkloadFile { name: "w".to_owned(), toml: LOOP.to_owned() }],
         client_key: "key".to_owned(),
         labels: BTreeMap::new(),
+        priority: 0,
     };
     stage.control().await.submit_run(request).await.unwrap().into_inner().run_id
 }

@@ -10,6 +10,7 @@ mod builds;
 mod bundles;
 mod cancel;
 mod crash;
+mod fleet;
 mod history;
 mod leases;
 mod looks;

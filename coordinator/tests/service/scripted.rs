@@ -55,6 +55,8 @@ pub struct Stage {
     pub limits: Limits,
     /// Who is told of what.
     pub notify: NotifyConfig,
+    /// Of the coordinator, beside those that a test needs.
+    pub canary: Option<pgsoak_coordinator::config::CanaryPlan>,
     /// What is kept of runs that are over.
     pub keep: KeepConfig,
     /// Where raw files of runs that are over move to.
@@ -81,6 +83,7 @@ impl Stage {
             notify,
             keep: KeepConfig::default(),
             artifacts_url: String::new(),
+            canary: None,
             running: None,
         };
         stage.start().await;
@@ -102,6 +105,7 @@ impl Stage {
             lease_ttl: self.lease_ttl,
             http: HttpListen::At(([127, 0, 0, 1], 0).into()),
             notify: self.notify.clone(),
+            canary: self.canary.clone(),
             keep: self.keep,
             artifacts_url: self.artifacts_url.clone(),
             ..CoordinatorConfig::new(self.data())
@@ -185,6 +189,7 @@ pub fn submission(plan: &str, key: &str) -> wire::SubmitRunRequest {
         workloads: vec![wire::WorkloadFile { name: "w".to_owned(), toml: WORKLOAD.to_owned() }],
         client_key: key.to_owned(),
         labels: BTreeMap::new(),
+        priority: 0,
     }
 }
 
@@ -201,6 +206,16 @@ pub async fn channel(socket: &Path) -> Channel {
         }))
         .await
         .unwrap()
+}
+
+/// A request with a token.
+pub fn with_token<T>(message: T, token: Option<&str>) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    if let Some(token) = token {
+        let value = format!("Bearer {token}").parse().unwrap();
+        request.metadata_mut().insert("authorization", value);
+    }
+    request
 }
 
 /// An agent that does nothing by itself.
@@ -244,9 +259,20 @@ impl Scripted {
 
     /// Opens a session with this hello; the welcome.
     pub async fn open(&mut self, socket: &Path, hello: Hello) -> Result<Welcome, Status> {
+        self.open_on(channel(socket).await, None, hello).await
+    }
+
+    /// The same on any connection, with a token.
+    pub async fn open_on(
+        &mut self,
+        channel: Channel,
+        token: Option<&str>,
+        hello: Hello,
+    ) -> Result<Welcome, Status> {
         let (to, messages) = mpsc::channel(64);
-        let mut client = FleetClient::new(channel(socket).await);
-        let from = client.session(ReceiverStream::new(messages)).await?.into_inner();
+        let mut client = FleetClient::new(channel);
+        let request = with_token(ReceiverStream::new(messages), token);
+        let from = client.session(request).await?.into_inner();
         (self.to, self.from) = (Some(to), Some(from));
         self.say(AgentMessage::Hello(hello)).await;
         match self.next().await? {
@@ -307,6 +333,11 @@ impl Scripted {
     }
 
     pub async fn heartbeat(&mut self, leases: &[Lease]) {
+        self.heartbeat_of(leases, "").await;
+    }
+
+    /// A heartbeat of a host that takes no job, and why.
+    pub async fn heartbeat_of(&mut self, leases: &[Lease], busy: &str) {
         let jobs = leases
             .iter()
             .map(|lease| JobProgress {
@@ -321,7 +352,8 @@ impl Scripted {
                 rss_anon_bytes: 1 << 20,
             })
             .collect();
-        self.say(AgentMessage::Heartbeat(Heartbeat { sent_at_unix_us: 7, jobs })).await;
+        let busy = busy.to_owned();
+        self.say(AgentMessage::Heartbeat(Heartbeat { sent_at_unix_us: 7, jobs, busy })).await;
         match self.next().await.unwrap() {
             CoordinatorMessage::HeartbeatAnswer(answer) => assert_eq!(answer.sent_at_unix_us, 7),
             other => panic!("not the answer to a heartbeat: {other:?}"),

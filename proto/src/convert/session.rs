@@ -382,15 +382,17 @@ impl TryFrom<wire::Heartbeat> for Heartbeat {
     type Error = InvalidMessage;
 
     fn try_from(wire: wire::Heartbeat) -> Result<Self, Self::Error> {
-        let wire::Heartbeat { sent_at_unix_us, jobs } = wire;
-        Ok(Self { sent_at_unix_us, jobs: each(jobs, "jobs")? })
+        let wire::Heartbeat { sent_at_unix_us, jobs, busy } = wire;
+        let busy = busy.chars().filter(|c| !c.is_control()).take(200).collect();
+        Ok(Self { sent_at_unix_us, jobs: each(jobs, "jobs")?, busy })
     }
 }
 
 impl From<&Heartbeat> for wire::Heartbeat {
     fn from(heartbeat: &Heartbeat) -> Self {
-        let Heartbeat { sent_at_unix_us, jobs } = heartbeat;
-        Self { sent_at_unix_us: *sent_at_unix_us, jobs: jobs.iter().map(Into::into).collect() }
+        let Heartbeat { sent_at_unix_us, jobs, busy } = heartbeat;
+        let jobs = jobs.iter().map(Into::into).collect();
+        Self { sent_at_unix_us: *sent_at_unix_us, jobs, busy: busy.clone() }
     }
 }
 

@@ -11,8 +11,18 @@ use crate::table::Table;
 use pgsoak_proto::job::{BuildRef, OnLost, PostgresRef, Tool, ToolOptions};
 use std::{collections::BTreeMap, time::Duration};
 
-const PLAN_KEYS: [&str; 9] =
-    ["name", "about", "defaults", "job", "floor", "seed", "hard_end", "stop_when_proven", "canary"];
+const PLAN_KEYS: [&str; 10] = [
+    "name",
+    "about",
+    "defaults",
+    "job",
+    "floor",
+    "seed",
+    "hard_end",
+    "stop_when_proven",
+    "canary",
+    "priority",
+];
 const JOB_KEYS: [&str; 18] = [
     "workload",
     "tool",
@@ -34,6 +44,9 @@ const JOB_KEYS: [&str; 18] = [
     "escalate",
 ];
 const TOOLS: [Tool; 4] = [Tool::Plain, Tool::Memcheck, Tool::Massif, Tool::Heaptrack];
+
+/// Of a plan that says nothing.
+const PRIORITY: u32 = 50;
 
 pub(super) fn plan(file: &str, text: &str) -> Result<Plan, Vec<FileError>> {
     let source = Source::new(file, text);
@@ -80,6 +93,7 @@ fn read(top: Table<'_, '_>) -> Option<Plan> {
                 job
             })
             .collect(),
+        priority: top.get("priority").and_then(|e| e.small(1, 100)).unwrap_or(PRIORITY),
         floor: top.get("floor").and_then(|entry| entry.table()).map(floor).unwrap_or_default(),
         stop_when_proven: top.get("stop_when_proven").and_then(|e| e.flag()).unwrap_or(false),
         canary: top.get("canary").and_then(|entry| entry.flag()).unwrap_or(false),

@@ -140,7 +140,8 @@ impl State {
         let input: RunInput = (**input).clone();
         let key = format!("schedule:{id}:{what_for}");
         let made = expansion::submission(input, key, self.limits.max_jobs, self.connected())?;
-        let submission = Submission { labels, ..made };
+        let priority = record.spec.priority.unwrap_or(made.priority);
+        let submission = Submission { labels, priority, ..made };
         let run = self.submit(submission).run;
         if let Some(entry) = self.schedules.entries.get_mut(&id) {
             entry.record.progress.unfinished.insert(run, now);
@@ -159,7 +160,7 @@ impl State {
     /// What tells one state of a build from another; `None`: only its host knows (a folder, what is installed).
     fn build_identity(&self, build: &BuildRef) -> Option<String> {
         match build {
-            BuildRef::Release { .. } => Some(build.to_string()),
+            BuildRef::Release { .. } => Some(self.shelf.identity(build)),
             BuildRef::Dir(_) | BuildRef::System => None,
             BuildRef::Vanilla => Some("vanilla".to_owned()),
         }

@@ -280,7 +280,11 @@ impl Agent {
             rss_anon_bytes: 0,
         };
         let jobs = self.held.iter().map(progress).collect();
-        let mut said = vec![AgentMessage::Heartbeat(Heartbeat { sent_at_unix_us: 0, jobs })];
+        let mut said = vec![AgentMessage::Heartbeat(Heartbeat {
+            sent_at_unix_us: 0,
+            jobs,
+            busy: String::new(),
+        })];
         for (lease, held) in &mut self.held {
             if !held.is_running && held.owes_cancel {
                 held.owes_cancel = false;

@@ -1,5 +1,6 @@
 //! The coordinator's side of the streams, as its sessions and its engine's task do it, with a place to die around every write.
 
+use crate::engine::fleet::Join;
 use crate::engine::handle::{EvidenceStored, SESSION_QUEUE, SessionId};
 use crate::engine::simulation::world::{HEARTBEAT, LEASE_TTL, World};
 use crate::engine::state::Effects;
@@ -92,7 +93,7 @@ impl World {
                     sent_at_unix_us: heartbeat.sent_at_unix_us,
                     answered_at_unix_us: state.now().0,
                 };
-                state.heartbeat(session, heartbeat.jobs);
+                state.heartbeat(session, heartbeat.jobs, heartbeat.busy);
                 self.down(number, CoordinatorMessage::HeartbeatAnswer(answer));
             }
             (AgentMessage::Evidence(batch), Some(session)) => {
@@ -125,7 +126,7 @@ impl World {
                 state.insert_run(record, input, jobs);
             }
         }
-        let greeting = state.hello(hello, sender).expect("names are unique");
+        let greeting = state.hello(hello, Join::Open, sender).expect("names are unique");
         if !self.carry_out() {
             return;
         }

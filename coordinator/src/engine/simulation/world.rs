@@ -228,6 +228,7 @@ impl World {
             specs,
             client_key: String::new(),
             labels: BTreeMap::new(),
+            priority: 50,
         };
         let Some(state) = &mut self.state else { return };
         state.submit(submission);

@@ -2,6 +2,7 @@
 
 use crate::domain::alert::Alert;
 use crate::domain::build::BuildRecord;
+use crate::domain::fleet::FleetRecord;
 use crate::domain::history::{Against, Annotations, Baseline, RunFacts, Signature};
 use crate::domain::notice::Notice;
 use crate::domain::record::{
@@ -92,6 +93,7 @@ impl CheckedCatalogue {
             Some(b'o' | b'k') => drop(read::<RunId>(bytes)?),
             Some(b'f') => drop(read::<u64>(bytes)?),
             Some(b'A') => drop(read::<Alert>(bytes)?),
+            Some(b'G') => drop(read::<FleetRecord>(bytes)?),
             Some(b'S') => match key.get(1) {
                 Some(b'r') => drop(read::<ScheduleRecord>(bytes)?),
                 Some(b'f') => drop(read::<RunInput>(bytes)?),

@@ -18,6 +18,8 @@ pub(super) const SIGNATURES: &[u8] = b"Hg";
 
 /// Prefix of all schedules.
 pub(super) const SCHEDULES: &[u8] = b"Sr";
+/// Prefix of what was decided about agents.
+pub(super) const FLEET: &[u8] = b"G";
 /// Prefix of all alerts.
 pub(super) const ALERTS: &[u8] = b"A";
 /// Prefix of the points of all trends.
@@ -57,6 +59,7 @@ pub(super) enum Key<'a> {
     Annotations(RunId),
     Baseline(&'a str),
     Signature(&'a str),
+    Fleet(AgentId),
     Schedule(ScheduleId),
     ScheduleFiles(ScheduleId),
     /// By time; the number tells those of one moment apart.
@@ -101,6 +104,7 @@ impl Key<'_> {
             Self::Notice(id) => join(b'N', &[b"m", &id.0.to_be_bytes()]),
             Self::Condition(condition) => join(b'N', &[b"c", condition.as_bytes()]),
             Self::Signature(fingerprint) => join(b'H', &[b"g", fingerprint.as_bytes()]),
+            Self::Fleet(agent) => join(b'G', &[agent.as_bytes()]),
             Self::Schedule(schedule) => join(b'S', &[b"r", schedule.as_bytes()]),
             Self::ScheduleFiles(schedule) => join(b'S', &[b"f", schedule.as_bytes()]),
             Self::Alert(at, number) => join(b'A', &[&at.0.to_be_bytes(), &number.to_be_bytes()]),
@@ -150,6 +154,7 @@ pub(super) fn describe(key: &[u8]) -> String {
         Some(b'f') => "fence",
         Some(b'v') => "result of run",
         Some(b'x') => "artifact of run",
+        Some(b'G') => "what was decided about agent",
         Some(b'S') => return "schedule".to_owned(),
         Some(b'A') => return "alert".to_owned(),
         Some(b'B') => return "build".to_owned(),

@@ -1,5 +1,6 @@
 //! What an engine needs to go on after a restart.
 
+use crate::domain::fleet::FleetRecord;
 use crate::domain::job::JobState;
 use crate::domain::record::{AgentRecord, JobRecord, RunInput, RunRecord};
 use crate::domain::run::RunState;
@@ -31,6 +32,8 @@ pub struct Loaded {
     pub open_runs: Vec<OpenRun>,
     /// Agents that were ever seen.
     pub agents: Vec<AgentRecord>,
+    /// What was decided about agents.
+    pub fleet: Vec<FleetRecord>,
     /// Schedules with their files.
     pub schedules: Vec<(ScheduleRecord, RunInput)>,
     /// The last fence that was given away; 0: none.
@@ -60,6 +63,9 @@ impl Catalogue {
                 Err(error) => loaded.damage.push(format!("run {run}: {error}")),
             }
         }
+        let (fleet, damage) = self.fleet()?;
+        loaded.fleet = fleet;
+        loaded.damage.extend(damage);
         let (schedules, damage) = self.schedules()?;
         loaded.schedules = schedules;
         loaded.damage.extend(damage);

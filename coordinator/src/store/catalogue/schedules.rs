@@ -63,7 +63,7 @@ impl Catalogue {
     }
 
     /// Newest first, at most `most`.
-    fn alerts(&self, most: usize) -> Result<Vec<Alert>, StoreError> {
+    pub(crate) fn alerts(&self, most: usize) -> Result<Vec<Alert>, StoreError> {
         let mut last = VecDeque::new();
         self.scan(keys::ALERTS, |alert: Result<Alert, _>| {
             match alert {
