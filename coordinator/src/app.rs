@@ -154,7 +154,8 @@ pub async fn start_with(config: CoordinatorConfig, limits: Limits) -> Result<Run
     let tcp_address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
 
     let data_dir = config.data_dir.clone();
-    let (mut running, services) = begin(config, limits, Clock::read(), lock).await?;
+    let (mut running, services) =
+        begin(config, limits, Clock::read().continuing(&data_dir), lock).await?;
     running.tcp = tcp_address;
     running.http = http_address;
     if let Some(listener) = http {

@@ -50,9 +50,9 @@ impl Shape {
         faults_for: Duration::from_secs(24 * 3_600),
         longest: Duration::from_secs(20 * 3_600),
         rate: 400,
-        tick: Duration::from_secs(2),
+        tick: Duration::from_secs(5),
         sample_every: Duration::from_secs(10),
-        heartbeat_every: Duration::from_secs(30),
+        heartbeat_every: Duration::from_secs(60),
     };
 
     /// The job's hard end: above every script but those that hang.

@@ -114,6 +114,10 @@ fn ledger_row(job: &JobResult, ledger: &JobLedger) -> Vec<String> {
         ([], None) => none(),
         ([], Some(drift)) if drift.abs() < 1.0 => "steady".to_owned(),
         ([], Some(drift)) => format!("drifted {drift:+.1} s"),
+        // Monotonic time stands still while a machine sleeps.
+        ([(at, by)], _) if *by > 0.0 => {
+            format!("jumped {by:+.0} s after {at:.0} s: set, or the machine was suspended")
+        }
         ([(at, by)], _) => format!("jumped {by:+.0} s after {at:.0} s"),
         (jumps, _) => format!("{} jumps", jumps.len()),
     };

@@ -73,6 +73,19 @@ fn gaps_by_cause_and_the_hosts_trouble_stand_in_the_ledger() {
 }
 
 #[test]
+fn a_machine_that_slept_is_told_by_its_clock() {
+    let mut job = job(Tool::Plain, Arm::Candidate, 2, 20, outside(0));
+    job.attempt.host.clock_ms = (0..200)
+        .map(|at| {
+            (at * SECOND, 1_800_000_000_000 + at * 1_000 + if at >= 120 { 3_600_000 } else { 0 })
+        })
+        .collect();
+    let text = pgsoak_analysis::report::to_markdown(&judged(vec![job]));
+    let sentence = "jumped +3600 s after 120 s: set, or the machine was suspended";
+    assert!(text.contains(sentence), "{text}");
+}
+
+#[test]
 fn memory_ahead_from_rounds_goes_at_their_pace() {
     let mut job = job(Tool::Plain, Arm::Candidate, 2, 20, outside(100));
     let span = job.attempt.phases.last_mut().unwrap();

@@ -27,6 +27,8 @@ pub struct LiveJob<'a> {
     pub job_heard_at: UnixUs,
     /// Since when this coordinator listens: it cannot blame an agent for what it missed itself.
     pub listening_since: UnixUs,
+    /// How long it was away before that is known. Else the wall clock may be hours off what it was, and what is past by it may not be.
+    pub is_time_known: bool,
 }
 
 /// How long after a job's hard end its evidence may still come: a cut of the network near the end of a long job costs
@@ -61,6 +63,12 @@ pub fn step(
         .plus(job.hard_end)
         .plus(grace)
         .max(job.listening_since.plus(least_grace));
+    // Counted from here on its runner has ended by itself in any case.
+    let given_up_at = if job.is_time_known || tenure.assigned_at >= job.listening_since {
+        given_up_at
+    } else {
+        given_up_at.max(job.listening_since.plus(job.hard_end).plus(grace))
+    };
     if now > given_up_at {
         if is_silent {
             let reason = format!(
@@ -121,6 +129,7 @@ mod tests {
             agent_seen_at: seconds(heard),
             job_heard_at: seconds(heard),
             listening_since: seconds(0),
+            is_time_known: true,
         }
     }
 
@@ -183,6 +192,27 @@ mod tests {
         let step_at = |at| step(&job, seconds(at), TTL, GRACE, 3);
         assert!(!matches!(step_at(500_600), Some(JobEvent::GivenUp { .. })));
         assert!(matches!(step_at(500_601), Some(JobEvent::GivenUp { .. })));
+    }
+
+    #[test]
+    fn a_coordinator_whose_clock_was_set_while_it_was_away_waits_for_the_hard_end_again() {
+        let state = running();
+        let mut job = live(&state, 100);
+        job.listening_since = seconds(500_000);
+        job.is_time_known = false;
+        let end = 500_000 + 86_400 + 21_600;
+        assert!(!matches!(step(&job, seconds(end), TTL, GRACE, 3), Some(JobEvent::GivenUp { .. })));
+        assert!(matches!(
+            step(&job, seconds(end + 1), TTL, GRACE, 3),
+            Some(JobEvent::GivenUp { .. })
+        ));
+        // What it gave away itself it can count.
+        job.listening_since = seconds(0);
+        let end = 86_400 + 21_600;
+        assert!(matches!(
+            step(&job, seconds(end + 1), TTL, GRACE, 3),
+            Some(JobEvent::GivenUp { .. })
+        ));
     }
 
     #[test]

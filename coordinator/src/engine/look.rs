@@ -57,6 +57,7 @@ impl State {
                 agent_seen_at: agent.map_or(UnixUs(0), |agent| agent.seen_at),
                 job_heard_at: job.heard_at,
                 listening_since: self.listening_since,
+                is_time_known: self.clock.is_continuous(),
             };
             let Limits { grace, max_attempts, .. } = self.limits;
             if let Some(event) = liveness::step(&live, now, self.lease_ttl, grace, max_attempts) {
