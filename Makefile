@@ -58,7 +58,7 @@ fuzz:
 
 # 500 fresh seeds of a fleet in virtual time, and a day of twenty hosts. PGSOAK_SEED=N replays one.
 simulate:
-	PGSOAK_SEEDS=500 cargo test --profile simulation -p pgsoak-simulation -- --nocapture --test-threads=1
+	PGSOAK_SEEDS=$${PGSOAK_SEEDS:-500} cargo test --workspace --test seeds -- --nocapture --test-threads=1
 
 # The verdict on real servers: planted leaks at 1, 2 and 4 times the limits, ten healthy soaks of two kinds, one build against itself,
 # one release against another. About half an hour.

@@ -307,6 +307,12 @@ fn check_verdict(stored: &Stored, result: &RunResult) {
     if result.verdict == Verdict::Pass {
         assert!(is_whole && !has_gaps, "contract 3: {}", said());
     } else if is_whole && !has_gaps {
-        panic!("nothing is wrong with it, and {}", said());
+        // A short script may be too little to judge; it is nobody's failure.
+        assert_eq!(
+            result.verdict,
+            Verdict::Inconclusive,
+            "nothing is wrong with it, and {}",
+            said()
+        );
     }
 }

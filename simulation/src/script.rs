@@ -253,7 +253,8 @@ impl Script {
             .map(|process| ProcessSamples {
                 process,
                 first_row: 0,
-                rss_anon_kib: vec![4_000; rows],
+                // As real ones do, they differ by a few pages: one that never changes is taken for a dead sampler.
+                rss_anon_kib: ticks.iter().map(|tick| 4_000 + tick * 7 % 5 * 4).collect(),
                 cpu_us: ticks.iter().map(|tick| tick * 10).collect(),
                 ..ProcessSamples::default()
             })

@@ -135,6 +135,31 @@ impl JobState {
         Self::Waiting { attempts: 0, lost: String::new(), not_before: UnixUs(0) }
     }
 
+    /// As it is for somebody whose clock shows `now`: what lies ahead of it, since the clock was set back meanwhile, counts as now.
+    #[must_use]
+    pub fn by_clock(mut self, now: UnixUs) -> Self {
+        let back = |at: &mut UnixUs| *at = (*at).min(now);
+        match &mut self {
+            Self::Waiting { not_before, .. } => back(not_before),
+            Self::Assigned { tenure } => back(&mut tenure.assigned_at),
+            Self::Running { tenure, started_at } => {
+                back(&mut tenure.assigned_at);
+                back(started_at);
+            }
+            Self::Unreachable { tenure, started_at, silent_since } => {
+                back(&mut tenure.assigned_at);
+                started_at.iter_mut().for_each(back);
+                back(silent_since);
+            }
+            Self::Cancelling { tenure, since, .. } => {
+                back(&mut tenure.assigned_at);
+                back(since);
+            }
+            Self::Over { .. } => {}
+        }
+        self
+    }
+
     /// The state after `event`, at `now`. Pure.
     ///
     /// # Errors
@@ -302,6 +327,14 @@ mod tests {
 
     fn lost(max_attempts: u32) -> JobEvent {
         JobEvent::Lost { reason: "gone".to_owned(), max_attempts, not_before: UnixUs(7) }
+    }
+
+    #[test]
+    fn what_lies_ahead_of_the_clock_counts_as_now() {
+        let waiting =
+            |at| JobState::Waiting { attempts: 1, lost: "gone".to_owned(), not_before: UnixUs(at) };
+        assert_eq!(waiting(90).by_clock(UnixUs(20)), waiting(20));
+        assert_eq!(waiting(10).by_clock(UnixUs(20)), waiting(10));
     }
 
     #[test]

@@ -63,7 +63,8 @@ impl State {
     }
 
     fn restore_agent(&mut self, record: AgentRecord) {
-        let seen_at = record.last_seen_at;
+        // The clock may have been set back.
+        let seen_at = record.last_seen_at.min(self.now());
         let entry = AgentEntry { record, session: None, seen_at, busy: String::new() };
         self.agents.insert(entry.record.agent, entry);
     }

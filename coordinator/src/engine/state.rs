@@ -373,7 +373,10 @@ impl State {
         let run = record.run;
         let jobs: BTreeMap<JobId, JobEntry> = jobs
             .into_iter()
-            .map(|(spec, record)| (record.job, JobEntry::new(spec, record, now)))
+            .map(|(spec, record)| {
+                let record = JobRecord { state: record.state.by_clock(now), ..record };
+                (record.job, JobEntry::new(spec, record, now))
+            })
             .collect();
         for job in jobs.keys() {
             self.run_of_job.insert(*job, run);
