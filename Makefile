@@ -16,7 +16,7 @@ test: setup builds
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo build --workspace
 	cargo test --workspace
-	PGSOAK_KILLS=10 cargo test -p pgsoak --test torture kills_ fdatasync -- --nocapture --test-threads=2
+	PGSOAK_KILLS=10 cargo test --workspace --test torture -- kills_ fdatasync --nocapture --test-threads=2
 
 # Tools, PostgreSQL, headers. Idempotent; says what it does.
 setup:
@@ -48,7 +48,7 @@ bench-history:
 # 100 times kill -9 of coordinator, daemon and both in real runs, and every other fault on real processes. About 20 minutes; root.
 torture: setup builds
 	cargo build --workspace
-	PGSOAK_KILLS=100 cargo test -p pgsoak --test torture -- --nocapture --test-threads=2
+	PGSOAK_KILLS=100 cargo test --workspace --test torture -- --nocapture --test-threads=2
 
 # Broken files for every reader, ten minutes with fresh seeds (FUZZ_SECONDS, FUZZ_SEED). What breaks one is kept and read by the tests.
 # The limit is of address space: a reader whose memory runs away ends there. Not a release: overflows must show.
