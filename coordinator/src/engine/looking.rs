@@ -15,6 +15,7 @@ use pgsoak_analysis::sequential::{self, JobLook, Standing};
 use pgsoak_proto::id::{JobId, RunId};
 use pgsoak_proto::job::{Arm, Tool};
 use pgsoak_proto::session::{CoordinatorMessage, Refusal};
+use pgsoak_workloads::quantity::HumanDuration;
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -100,7 +101,9 @@ impl State {
         }
         let is = look.standing;
         let name = entry.spec.workload_name.clone();
-        let (hours, reason) = (look.at_s / 3_600.0, look.reason.clone());
+        let after = Duration::try_from_secs_f64(look.at_s.round()).unwrap_or_default();
+        let after = HumanDuration(after);
+        let reason = look.reason.clone();
         entry.watch.look = look;
         if is == was {
             return;
@@ -109,7 +112,7 @@ impl State {
         self.effects.is_visible = true;
         if is == Standing::Proven {
             let ends = if stop_when_proven { "; the job ends early" } else { "" };
-            self.note(run, format!("{name}: a leak is proven after {hours:.1} h: {reason}{ends}"));
+            self.note(run, format!("{name}: a leak is proven after {after}: {reason}{ends}"));
             if stop_when_proven {
                 self.conclude(job, now);
             }
