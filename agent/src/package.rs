@@ -4,6 +4,7 @@
 //! Nothing outside the folder is read: a symbolic link counts only when it ends at a file inside. Whether the shared object
 //! fits the server's major is said by the server itself when it loads it; only `build.json`, where there is one, is believed before.
 
+use pgsoak_packages::digest::hex;
 use pgsoak_proto::job::BuildRef;
 use sha2::{Digest, Sha256};
 use std::{
@@ -317,7 +318,7 @@ fn digest(files: &[PackageFile]) -> Result<String, PackageError> {
         add_content(&mut hasher, &mut piece, &file.path)
             .map_err(|source| PackageError::Read { path: file.path.clone(), source })?;
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
 }
 
 fn add_content(hasher: &mut Sha256, piece: &mut [u8], path: &Path) -> io::Result<()> {
@@ -430,7 +431,7 @@ mod tests {
             whole.update(u64::try_from(part.len()).unwrap().to_le_bytes());
             whole.update(part);
         }
-        let whole: String = whole.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let whole = hex(&whole.finalize());
         assert_eq!(digest(&[file]).unwrap(), whole);
     }
 

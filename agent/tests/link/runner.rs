@@ -77,19 +77,7 @@ pub fn play() {
         fs::write(folder.artifacts().join("raw.zst"), bytes).unwrap();
         fs::write(folder.artifacts().join("empty.zst"), b"").unwrap();
     }
-    let ended = AttemptEnded {
-        outcome,
-        reason: folder.cancel_reason().unwrap_or_default(),
-        server_log_tail: String::new(),
-        ticks: 0,
-        ticks_sampled: 0,
-        sampler_cpu_us: 0,
-        process_samples: 0,
-        runner_cpu_us: 0,
-        runner_peak_rss_bytes: 0,
-        statement: String::new(),
-        sqlstate: String::new(),
-    };
+    let ended = AttemptEnded::bare(outcome, folder.cancel_reason().unwrap_or_default());
     spool.append(began.elapsed(), Body::Ended(ended)).unwrap();
     spool.close().unwrap();
     exit(0);

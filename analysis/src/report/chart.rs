@@ -68,6 +68,16 @@ struct Frame {
     y: (f64, f64),
 }
 
+impl Area {
+    /// Between two lines over the same places, whichever is above: the interval of a fit.
+    pub(super) fn between(one: &[Point], other: &[Point], name: String) -> Self {
+        let pick = |of: fn(f64, f64) -> f64| -> Vec<Point> {
+            one.iter().zip(other).map(|(a, b)| Point { x: a.x, y: of(a.y, b.y) }).collect()
+        };
+        Self { low: pick(f64::min), high: pick(f64::max), class: "interval", name }
+    }
+}
+
 impl Frame {
     fn x(&self, x: f64) -> f64 {
         LEFT + (x - self.x.0) / (self.x.1 - self.x.0) * (WIDTH - LEFT - RIGHT)

@@ -210,16 +210,8 @@ fn fitted(chart: &mut Chart, mean: &[Point], growth: &Growth, arm: Arm) {
         [start.x, x, end.x].into_iter().map(|at| Point { x: at, y: y + slope * (at - x) }).collect()
     };
     // Both slopes go through the middle: the interval is a bow tie.
-    let (steep, flat) = (line(growth.high), line(growth.low));
-    let pick = |of: fn(f64, f64) -> f64| -> Vec<Point> {
-        steep.iter().zip(&flat).map(|(a, b)| Point { x: a.x, y: of(a.y, b.y) }).collect()
-    };
-    chart.areas.push(Area {
-        low: pick(f64::min),
-        high: pick(f64::max),
-        class: "interval",
-        name: format!("{} to {} per operation", rate_text(growth.low), rate_text(growth.high)),
-    });
+    let name = format!("{} to {} per operation", rate_text(growth.low), rate_text(growth.high));
+    chart.areas.push(Area::between(&line(growth.high), &line(growth.low), name));
     chart.lines.push(Line {
         points: line(growth.slope),
         class: "fit".to_owned(),

@@ -195,16 +195,8 @@ fn fitted(
         let line = |slope: f64| -> Vec<Point> {
             [from, end].map(|at| Point { x: at, y: (y + slope * (at - x)).max(0.0) }).to_vec()
         };
-        let (flat, steep) = (line(low), line(high));
-        let pick = |of: fn(f64, f64) -> f64| -> Vec<Point> {
-            steep.iter().zip(&flat).map(|(a, b)| Point { x: a.x, y: of(a.y, b.y) }).collect()
-        };
-        chart.areas.push(Area {
-            low: pick(f64::min),
-            high: pick(f64::max),
-            class: "interval",
-            name: format!("{}: {} to {} per second", slot.slot, rate_text(low), rate_text(high)),
-        });
+        let name = format!("{}: {} to {} per second", slot.slot, rate_text(low), rate_text(high));
+        chart.areas.push(Area::between(&line(high), &line(low), name));
         chart.lines.push(Line {
             points: line(slope),
             class: "fit".to_owned(),

@@ -136,6 +136,22 @@ pub struct ArtifactRecord {
     pub is_away: bool,
 }
 
+// === impl JobRecord ===
+
+impl JobRecord {
+    /// Where a job begins: in the queue.
+    pub fn waiting(run: RunId, job: JobId) -> Self {
+        Self {
+            job,
+            run,
+            state: JobState::new(),
+            is_released: false,
+            is_ended: false,
+            stored_sequence: 0,
+        }
+    }
+}
+
 // === impl Escalation ===
 
 impl Escalation {

@@ -155,14 +155,7 @@ impl State {
         let now = self.clock.now();
         for spec in specs {
             let spec = JobSpec { workload_toml: String::new(), ..spec };
-            let record = JobRecord {
-                job: spec.job,
-                run,
-                state: JobState::new(),
-                is_released: false,
-                is_ended: false,
-                stored_sequence: 0,
-            };
+            let record = JobRecord::waiting(run, spec.job);
             self.effects.batch.spec(&spec);
             self.effects.batch.job(&record);
             self.run_of_job.insert(spec.job, run);

@@ -43,14 +43,7 @@ impl State {
         let jobs: Vec<(JobSpec, JobRecord)> = specs
             .into_iter()
             .map(|spec| {
-                let job = JobRecord {
-                    job: spec.job,
-                    run,
-                    state: JobState::new(),
-                    is_released: false,
-                    is_ended: false,
-                    stored_sequence: 0,
-                };
+                let job = JobRecord::waiting(run, spec.job);
                 (JobSpec { workload_toml: String::new(), ..spec }, job)
             })
             .collect();

@@ -6,11 +6,11 @@
 use crate::blocking;
 use crate::store::open::{OpenStoreError, sync_folder};
 use crate::store::{QUEUE, StoreError};
+use pgsoak_packages::digest;
 use pgsoak_proto::id::{JobId, RunId};
-use sha2::{Digest as _, Sha256};
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -194,7 +194,7 @@ fn store(folder: &Path, write: &ArtifactWrite) -> Result<Received, ArtifactError
     if stored < write.total_bytes {
         return Ok(Received { bytes: stored, is_complete: false });
     }
-    if digest(&part).map_err(failed)? != write.sha256.to_ascii_lowercase() {
+    if digest::of_file(&part).map_err(failed)? != write.sha256.to_ascii_lowercase() {
         fs::remove_file(&part).map_err(failed)?;
         return Err(ArtifactError::Digest { name: write.name.clone() });
     }
@@ -228,21 +228,6 @@ fn append(part: &Path, write: &ArtifactWrite) -> io::Result<u64> {
     Ok(stored)
 }
 
-/// SHA-256 of a file, hex.
-pub(crate) fn digest(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(buffer.get(..read).unwrap_or_default());
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 /// Syncs the folders from `inner` up to `outer`, so that the names in them last.
 fn sync_names(inner: &Path, outer: &Path) -> io::Result<()> {
     sync_folder(inner)?;
@@ -258,10 +243,6 @@ fn sync_names(inner: &Path, outer: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn hex(data: &[u8]) -> String {
-        Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
     fn piece(run: RunId, job: JobId, whole: &[u8], from: usize, to: usize) -> ArtifactWrite {
         ArtifactWrite {
             run,
@@ -271,7 +252,7 @@ mod tests {
             offset: from as u64,
             data: whole[from..to].to_vec(),
             total_bytes: whole.len() as u64,
-            sha256: hex(whole),
+            sha256: digest::of_bytes(whole),
         }
     }
 
@@ -302,7 +283,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (run, job) = (RunId::issue(), JobId::issue());
         let mut bad = piece(run, job, b"abc", 0, 3);
-        bad.sha256 = hex(b"abd");
+        bad.sha256 = digest::of_bytes(b"abd");
         assert!(matches!(store(folder.path(), &bad), Err(ArtifactError::Digest { .. })));
         let good = piece(run, job, b"abc", 0, 3);
         assert!(store(folder.path(), &good).unwrap().is_complete);

@@ -9,6 +9,7 @@ use crate::store::catalogue::check::{self, CheckedCatalogue};
 use crate::store::mark::Mark;
 use crate::store::open::{SyncedDb, panic_text};
 use crate::store::run_db::{RunDb, StoredFrame};
+use pgsoak_packages::digest;
 use pgsoak_proto::id::{JobId, RunId};
 use pgsoak_proto::wire::frame::Body;
 use serde::Serialize;
@@ -217,7 +218,7 @@ impl Checked {
             return;
         }
         let path = artifacts::path_of(folder, run, artifact.job, artifact.attempt, &artifact.name);
-        match artifacts::digest(&path) {
+        match digest::of_file(&path) {
             Ok(digest) if digest == artifact.sha256.to_ascii_lowercase() => self.artifacts += 1,
             Ok(_) => {
                 self.problems.push(format!("{} has another digest than it had", path.display()));

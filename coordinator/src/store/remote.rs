@@ -8,15 +8,16 @@ use crate::store::catalogue::Batch;
 use crate::store::{Store, StoreError, blocking};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use object_store::{ObjectStore, ObjectStoreExt as _, buffered::BufWriter, path::Path as Key};
+use pgsoak_packages::digest::hex;
 use pgsoak_proto::id::RunId;
 use sha2::{Digest as _, Sha256};
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tokio::io::AsyncWriteExt as _;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tracing::info;
 use url::Url;
 
@@ -110,10 +111,10 @@ impl Remote {
             url: self.url.to_string(),
             problem: source.to_string(),
         };
-        let mut file = File::open(path).map_err(told)?;
+        let mut file = File::open(path).await.map_err(told)?;
+        let mut piece = vec![0; PIECE];
         loop {
-            let mut piece = vec![0; PIECE];
-            let read = file.read(&mut piece).map_err(told)?;
+            let read = file.read(&mut piece).await.map_err(told)?;
             if read == 0 {
                 break;
             }
@@ -136,7 +137,7 @@ impl Remote {
         while let Some(bytes) = stream.try_next().await? {
             hasher.update(&bytes);
         }
-        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(&hasher.finalize()))
     }
 
     async fn remove(&self, below: &Path) -> Result<(), StoreError> {

@@ -21,11 +21,6 @@ pub struct SealedRun {
 }
 
 impl Store {
-    /// Whether the run has evidence that is not packed.
-    pub fn is_unsealed(&self, run: RunId) -> bool {
-        self.runs.folder_of(run).join("db").exists()
-    }
-
     /// Packs the evidence of a run that is over; `None`: it has none, or it is packed already.
     ///
     /// # Errors

@@ -7,7 +7,6 @@ use pgsoak_proto::wire;
 use pgsoak_proto::wire::bundle_piece::Part;
 use pgsoak_proto::wire::bundles_client::BundlesClient;
 use pgsoak_proto::wire::history_client::HistoryClient;
-use sha2::{Digest as _, Sha256};
 use tonic::{Code, Status};
 
 async fn exported(stage: &Stage, run: &str) -> Result<Vec<wire::BundlePiece>, Status> {
@@ -53,7 +52,7 @@ async fn another_coordinator_comes_to_the_same_bytes() {
             offset: offset as u64,
             data: raw[offset..end].to_vec(),
             total_bytes: raw.len() as u64,
-            sha256: Sha256::digest(&raw).iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: pgsoak_packages::digest::of_bytes(&raw),
         };
         agent.say(AgentMessage::Artifact(chunk)).await;
         agent.next().await.unwrap();

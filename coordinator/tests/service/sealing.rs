@@ -5,7 +5,6 @@ use pgsoak_coordinator::domain::limits::Limits;
 use pgsoak_proto::job::Outcome;
 use pgsoak_proto::session::{AgentMessage, ArtifactChunk};
 use pgsoak_proto::wire;
-use sha2::{Digest as _, Sha256};
 use std::{path::PathBuf, time::Duration};
 
 const FRAMES: u64 = 3_000;
@@ -124,7 +123,7 @@ async fn raw_files_of_a_run_that_is_over_move_and_come_back_from_where_they_are(
         offset: 0,
         data: raw.clone(),
         total_bytes: raw.len() as u64,
-        sha256: Sha256::digest(&raw).iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: pgsoak_packages::digest::of_bytes(&raw),
     };
     agent.say(AgentMessage::Artifact(chunk)).await;
     agent.next().await.unwrap();

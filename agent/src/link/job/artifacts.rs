@@ -3,15 +3,14 @@
 use crate::blocking;
 use crate::folder::JobFolder;
 use crate::link::connect::Outbox;
+use pgsoak_packages::digest;
 use pgsoak_proto::MAX_CHUNK_BYTES;
 use pgsoak_proto::job::Lease;
 use pgsoak_proto::session::ArtifactChunk;
 use pgsoak_proto::wire;
 use pgsoak_proto::wire::agent_message::Body;
-use sha2::{Digest, Sha256};
 use std::{
     collections::VecDeque,
-    fmt::Write,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
@@ -155,7 +154,7 @@ fn list(dir: &Path) -> VecDeque<Artifact> {
                 return None;
             }
             let path = entry.path();
-            match digest(&path) {
+            match digest::measured(&path) {
                 Ok((bytes, sha256)) => Some(Artifact {
                     name,
                     path,
@@ -174,24 +173,4 @@ fn list(dir: &Path) -> VecDeque<Artifact> {
         .collect();
     files.sort_by(|a, b| a.name.cmp(&b.name));
     files.into()
-}
-
-fn digest(path: &Path) -> io::Result<(u64, String)> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0_u8; 64 << 10];
-    let mut bytes = 0_u64;
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            break;
-        }
-        hash.update(buffer.get(..read).unwrap_or_default());
-        bytes = bytes.saturating_add(u64::try_from(read).unwrap_or(0));
-    }
-    let mut hex = String::with_capacity(64);
-    for byte in hash.finalize() {
-        let _ = write!(hex, "{byte:02x}");
-    }
-    Ok((bytes, hex))
 }

@@ -4,7 +4,6 @@ use crate::domain::build::BuildRecord;
 use crate::store::StoreError;
 use crate::store::catalogue::keys::{self, Key};
 use crate::store::catalogue::{Batch, Catalogue};
-use tracing::warn;
 
 impl Batch {
     /// A build.
@@ -20,14 +19,6 @@ impl Batch {
 
 impl Catalogue {
     pub(crate) fn builds(&self) -> Result<Vec<BuildRecord>, StoreError> {
-        let mut found = Vec::new();
-        self.scan(keys::BUILDS, |record| {
-            match record {
-                Ok(record) => found.push(record),
-                Err(error) => warn!(%error, "left out of a list"),
-            }
-            true
-        })?;
-        Ok(found)
+        self.all(keys::BUILDS)
     }
 }
