@@ -273,6 +273,31 @@ async fn heartbeats_go_on_while_evidence_waits() {
 }
 
 #[tokio::test]
+async fn a_flood_of_acknowledgements_does_not_cost_the_session() {
+    let place = Place::new();
+    let mut coordinator = Coordinator::listen(&place.socket());
+    let agent = place.agent();
+    let (mut session, _) = coordinator.accept().await;
+    session.welcome(&[]).await;
+    let assignment = assignment("frames=1500 every_ms=1 end");
+    let lease = assignment.lease;
+    session.say(CoordinatorMessage::Assignment(assignment)).await;
+    let mut stored = Stored::default();
+    session.store(lease, &mut stored, |s| s.high_water() >= 100).await;
+    // Many at once, as when a coordinator that was slow catches up with many small batches.
+    for _ in 0..5 {
+        for sequence in 1..=stored.high_water() {
+            session.acknowledge(lease, sequence).await;
+        }
+    }
+    // In the same session, to the end.
+    session.store(lease, &mut stored, |s| s.is_delivered).await;
+    assert!(stored.is_complete());
+    assert_eq!(stored.repeats, 0);
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_cancel_is_acknowledged_when_no_process_is_left() {
     let place = Place::new();
     let mut coordinator = Coordinator::listen(&place.socket());

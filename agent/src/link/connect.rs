@@ -87,6 +87,14 @@ type Opening = Pin<Box<dyn Future<Output = Result<Messages, String>> + Send>>;
 // === impl Outbox ===
 
 impl Outbox {
+    /// One whose messages go nowhere.
+    #[cfg(test)]
+    pub fn unconnected() -> Self {
+        let (control, _) = mpsc::channel(1);
+        let (bulk, _) = mpsc::channel(1);
+        Self { control, bulk }
+    }
+
     /// A message that must not wait behind evidence. False: the session is lost, or will be.
     pub fn control(&self, body: wire::agent_message::Body) -> bool {
         self.control.try_send(wire::AgentMessage { body: Some(body) }).is_ok()

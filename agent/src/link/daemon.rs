@@ -233,8 +233,7 @@ impl Daemon {
                 self.is_welcome = false;
                 self.outbox = None;
                 for handle in self.jobs.values() {
-                    // One whose queue is full finds out by its outbox.
-                    let _ = handle.orders.try_send(Order::SessionLost);
+                    handle.session.is_lost();
                 }
             }
         }
@@ -292,7 +291,9 @@ impl Daemon {
             }
             CoordinatorMessage::Assignment(assignment) => self.on_assignment(assignment),
             CoordinatorMessage::EvidenceAcknowledged(HighWater { lease, sequence }) => {
-                self.tell(lease, Order::Acknowledged(sequence));
+                if let Some(handle) = self.jobs.get(&lease) {
+                    handle.session.acknowledges(sequence);
+                }
             }
             CoordinatorMessage::ArtifactAcknowledged(received) => {
                 let (name, received_bytes) = (received.name, received.received_bytes);
@@ -328,11 +329,9 @@ impl Daemon {
         self.patience =
             welcome.lease_ttl.max(welcome.heartbeat_every.saturating_mul(SILENT_HEARTBEATS));
         let Some(outbox) = self.outbox.clone() else { return };
-        let leases: Vec<Lease> = self.jobs.keys().copied().collect();
-        for lease in leases {
-            let high_water = welcome.high_water.iter().find(|mark| mark.lease == lease);
-            let high_water = high_water.map(|mark| mark.sequence);
-            self.tell(lease, Order::Session { outbox: outbox.clone(), high_water });
+        for (lease, handle) in &self.jobs {
+            let high_water = welcome.high_water.iter().find(|mark| mark.lease == *lease);
+            handle.session.begins(outbox.clone(), high_water.map(|mark| mark.sequence));
         }
     }
 
@@ -341,9 +340,9 @@ impl Daemon {
         if self.launching.contains_key(&lease) {
             return;
         }
-        if let (true, Some(outbox)) = (self.jobs.contains_key(&lease), self.outbox.clone()) {
+        if let (Some(handle), Some(outbox)) = (self.jobs.get(&lease), self.outbox.clone()) {
             // Started between the Hello and the Welcome of this session: neither named it.
-            self.tell(lease, Order::Confirmed(outbox));
+            handle.session.confirms(outbox);
             return;
         }
         let is_other = |held: &&Lease| held.job == lease.job && held.attempt == lease.attempt;
@@ -404,8 +403,10 @@ impl Daemon {
                 let pid = started.key.as_ref().map(|key| key.pid);
                 tracing::info!(job = %lease.job, attempt = lease.attempt, pid, "started a runner");
                 self.start_task(lease, tool, folder, Runner::Child(started));
-                if let (Some(outbox), true) = (self.outbox.clone(), self.is_welcome) {
-                    self.tell(lease, Order::Session { outbox, high_water: Some(0) });
+                if let (Some(outbox), Some(handle), true) =
+                    (self.outbox.clone(), self.jobs.get(&lease), self.is_welcome)
+                {
+                    handle.session.begins(outbox, Some(0));
                 }
                 for order in waiting {
                     self.tell(lease, order);

@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod evidence;
+mod session;
 mod wind_up;
 
 use crate::blocking;
@@ -11,6 +12,8 @@ use crate::folder::{JobFolder, ProcessKey};
 use crate::link::connect::Outbox;
 use crate::link::job::artifacts::Artifacts;
 use crate::link::job::evidence::Uplink;
+pub(super) use crate::link::job::session::SessionTeller;
+use crate::link::job::session::{SessionView, Standing};
 use crate::link::runners::{Runners, Started};
 use crate::link::surroundings::Surroundings;
 use pgsoak_proto::chain::chain;
@@ -38,15 +41,6 @@ const RETRY_EVERY: Duration = Duration::from_secs(2);
 /// What the daemon tells a job.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// There is a session. With a high-water mark the lease stands, and evidence goes on from there.
-    Session {
-        outbox: Outbox,
-        high_water: Option<u64>,
-    },
-    /// The lease stands in this session, though the coordinator's Welcome did not know that the agent holds it.
-    Confirmed(Outbox),
-    SessionLost,
-    Acknowledged(u64),
     ArtifactReceived {
         name: String,
         received_bytes: u64,
@@ -97,6 +91,7 @@ pub(super) enum Runner {
 /// Talks to a job's task.
 #[derive(Debug)]
 pub(super) struct JobHandle {
+    pub session: SessionTeller,
     pub orders: mpsc::Sender<Order>,
     pub status: watch::Receiver<JobStatus>,
     pub folder: JobFolder,
@@ -111,6 +106,9 @@ pub(super) struct JobTask {
     runners: Arc<dyn Runners>,
     look_every: Duration,
     stage: Stage,
+    session: watch::Receiver<SessionView>,
+    /// Of the session that was seen last.
+    session_number: u64,
     orders: mpsc::Receiver<Order>,
     status: watch::Sender<JobStatus>,
     /// Ends the task, not the job.
@@ -145,7 +143,7 @@ enum Fate {
     SetAside,
 }
 
-/// Orders that may wait for a job: its window of acknowledgements and a few more.
+/// Orders that may wait for a job.
 const ORDERS: usize = 64;
 
 // === impl JobTask ===
@@ -161,6 +159,7 @@ impl JobTask {
         surroundings: &Surroundings,
         leave: CancellationToken,
     ) -> (Self, JobHandle) {
+        let session = SessionTeller::default();
         let (orders, orders_rx) = mpsc::channel(ORDERS);
         let (status, status_rx) = watch::channel(JobStatus {
             progress: no_progress(lease),
@@ -176,6 +175,8 @@ impl JobTask {
             runners: Arc::clone(&surroundings.runners),
             look_every: surroundings.look_every,
             stage: Stage::Running,
+            session: session.listen(),
+            session_number: 0,
             orders: orders_rx,
             status,
             leave,
@@ -188,7 +189,7 @@ impl JobTask {
             fate: Fate::Kept,
             folder: folder.clone(),
         };
-        (task, JobHandle { orders, status: status_rx, folder })
+        (task, JobHandle { session, orders, status: status_rx, folder })
     }
 
     /// Until the folder is gone, or the daemon leaves.
@@ -199,6 +200,7 @@ impl JobTask {
             tokio::select! {
                 biased;
                 () = self.leave.cancelled() => return JobEnd::Left,
+                Ok(()) = self.session.changed() => self.look_at_session(),
                 order = self.orders.recv() => match order {
                     Some(order) => self.obey(order),
                     None => return JobEnd::Left,
@@ -222,39 +224,45 @@ impl JobTask {
         }
     }
 
+    fn look_at_session(&mut self) {
+        let view = self.session.borrow_and_update().clone();
+        if view.number != self.session_number {
+            self.session_number = view.number;
+            self.enter(view.outbox, view.standing);
+        }
+        self.uplink.acknowledge(view.acknowledged);
+    }
+
+    /// Another session, or none, or the lease stands otherwise in it.
+    fn enter(&mut self, outbox: Option<Outbox>, standing: Standing) {
+        self.outbox = outbox;
+        match standing {
+            Standing::Unknown => self.may_send = false,
+            Standing::From(high_water) => {
+                if high_water < self.uplink.acknowledged() {
+                    tracing::warn!(
+                        high_water,
+                        acknowledged = self.uplink.acknowledged(),
+                        "the coordinator has less than it had: sending again"
+                    );
+                    self.artifacts = Artifacts::default();
+                }
+                self.uplink.restart(high_water);
+                self.artifacts.restart();
+                self.may_send = true;
+            }
+            Standing::Confirmed => {
+                self.uplink.restart(self.uplink.acknowledged());
+                self.artifacts.restart();
+                self.may_send = true;
+            }
+        }
+        self.set_delivered(false);
+        self.acknowledge_cancel();
+    }
+
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Session { outbox, high_water } => {
-                self.outbox = Some(outbox);
-                self.may_send = high_water.is_some();
-                if let Some(high_water) = high_water {
-                    if high_water < self.uplink.acknowledged() {
-                        tracing::warn!(
-                            high_water,
-                            acknowledged = self.uplink.acknowledged(),
-                            "the coordinator has less than it had: sending again"
-                        );
-                        self.artifacts = Artifacts::default();
-                    }
-                    self.uplink.restart(high_water);
-                    self.artifacts.restart();
-                }
-                self.set_delivered(false);
-                self.acknowledge_cancel();
-            }
-            Order::Confirmed(outbox) => {
-                if !self.may_send {
-                    self.outbox = Some(outbox);
-                    self.may_send = true;
-                    self.uplink.restart(self.uplink.acknowledged());
-                }
-            }
-            Order::SessionLost => {
-                self.outbox = None;
-                self.may_send = false;
-                self.set_delivered(false);
-            }
-            Order::Acknowledged(sequence) => self.uplink.acknowledge(sequence),
             Order::ArtifactReceived { name, received_bytes } => {
                 self.artifacts.received(&name, received_bytes);
             }
