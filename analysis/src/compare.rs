@@ -4,6 +4,7 @@
 //! 1 byte or 5 %, whichever is more (RssAnon: its own threshold, since pages are coarser). Peaks are compared over pairs of replicas on a log
 //! scale with a margin of 5 % and a moderated variance; a single pair is `can't tell` at most. Growth at rest is listed.
 
+mod equals;
 mod figures;
 mod keyed;
 mod metrics;
@@ -21,7 +22,9 @@ use crate::facts::Facts;
 use crate::result::{Compared, Comparison};
 use crate::rounds::{Growth, Subject};
 use crate::stats::{count, median};
-use moderated::{LOG_DEVIATION, LOG_MARGIN, answer, moderated, rate_answer, rate_deviation};
+use moderated::{
+    LOG_DEVIATION, LOG_MARGIN, Spread, answer, moderated, rate_answer, rate_deviation,
+};
 use pgsoak_proto::evidence::LeakKind;
 use pgsoak_proto::job::{Arm, Tool};
 use std::collections::BTreeMap;
@@ -161,7 +164,8 @@ impl Pair<'_> {
         );
         let difference = candidate.0 - baseline.0;
         let pairs = candidate.4.min(baseline.4);
-        let Some((_, between)) = moderated(&vec![difference; pairs], deviation) else {
+        let Some((_, between)) = moderated(&vec![difference; pairs], &Spread::new(deviation, []))
+        else {
             return Some(row);
         };
         let (decided, width) = rate_answer(difference, width, between, margin);
@@ -264,7 +268,9 @@ impl Pair<'_> {
             row.message = "one run on one host".to_owned();
             return Some(row);
         }
-        let Some((mean, width)) = moderated(&ratios, LOG_DEVIATION) else { return Some(row) };
+        let Some((mean, width)) = moderated(&ratios, &Spread::new(LOG_DEVIATION, [])) else {
+            return Some(row);
+        };
         decide(&mut row, mean, width, LOG_MARGIN);
         // The interval is shown in bytes of the candidate against the baseline's median.
         let baseline = row.baseline.unwrap_or(0.0);

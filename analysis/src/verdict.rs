@@ -9,6 +9,8 @@ mod cause;
 mod exits;
 mod findings;
 mod growth;
+mod memcheck;
+mod rounds;
 mod sentence;
 mod sites;
 mod trends;

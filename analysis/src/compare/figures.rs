@@ -84,6 +84,11 @@ pub(super) struct Stack {
 }
 
 impl JobFigures {
+    /// Name of the workload.
+    pub fn workload(&self) -> &str {
+        &self.workload
+    }
+
     /// Takes the figures of a job from its evidence.
     pub fn of(job: &JobEvidence) -> Self {
         let all = gather_jobs(std::slice::from_ref(job));

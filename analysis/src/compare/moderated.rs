@@ -1,6 +1,7 @@
 //! Differences of few pairs: a mean with an interval whose variance leans on what is known of runs of equal builds.
 //!
-//! s² = (ν₀τ₀² + Σ(d − d̄)²) / (ν₀ + H − 1) with ν₀ = 6, and d̄ ± t(.95, ν₀ + H − 1)·√(s²/H). A variance from two or three pairs alone would be wild.
+//! s² = (ν₀τ₀² + Σe² + Σ(d − d̄)²) / (ν₀ + E + H − 1) with ν₀ = 6, and d̄ ± t(.95, ν₀ + E + H − 1)·√(s²/H), where e are the differences of E earlier
+//! pairs of equal builds, whose mean is zero. A variance from two or three pairs alone would be wild.
 
 use crate::result::Compared;
 use crate::stats::count;
@@ -48,33 +49,68 @@ pub(super) fn rate_answer(mean: f64, within: f64, between: f64, margin: f64) -> 
 /// Most pairs that are asked for.
 const MOST_PAIRS: usize = 40;
 
+/// What two runs of one build differ by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spread {
+    /// Where nothing else is known: deviation of the difference.
+    prior: f64,
+    /// Sum of squared differences of earlier pairs of equal builds.
+    squares: f64,
+    /// Their number.
+    pairs: usize,
+}
+
+// === impl Spread ===
+
+impl Spread {
+    /// Earlier pairs of equal builds from which on one pair may decide: what runs differ by is no longer a guess.
+    const KNOWN_FROM: usize = 3;
+
+    pub(super) fn new(prior: f64, equals: impl IntoIterator<Item = f64>) -> Self {
+        let mut spread = Self { prior, squares: 0.0, pairs: 0 };
+        for difference in equals.into_iter().filter(|difference| difference.is_finite()) {
+            spread.squares += difference.powi(2);
+            spread.pairs = spread.pairs.saturating_add(1);
+        }
+        spread
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.pairs >= Self::KNOWN_FROM
+    }
+
+    fn freedom(&self, pairs: usize) -> f64 {
+        PRIOR_FREEDOM + count(self.pairs) + count(pairs) - 1.0
+    }
+
+    fn variance(&self, differences: &[f64], mean: f64) -> f64 {
+        let squares: f64 = differences.iter().map(|difference| (difference - mean).powi(2)).sum();
+        (PRIOR_FREEDOM * self.prior.powi(2) + self.squares + squares)
+            / self.freedom(differences.len())
+    }
+
+    fn half_width(&self, variance: f64, pairs: usize) -> Option<f64> {
+        let t = StudentsT::new(0.0, 1.0, self.freedom(pairs)).ok()?;
+        Some(t.inverse_cdf(0.95) * (variance / count(pairs)).sqrt())
+    }
+}
+
 /// Mean and half the width of its interval; `None`: no difference.
-pub(super) fn moderated(differences: &[f64], deviation: f64) -> Option<(f64, f64)> {
+pub(super) fn moderated(differences: &[f64], spread: &Spread) -> Option<(f64, f64)> {
     if differences.is_empty() {
         return None;
     }
     let mean = differences.iter().sum::<f64>() / count(differences.len());
-    Some((mean, half_width(variance(differences, mean, deviation), differences.len())?))
-}
-
-fn variance(differences: &[f64], mean: f64, deviation: f64) -> f64 {
-    let n = count(differences.len());
-    let squares: f64 = differences.iter().map(|difference| (difference - mean).powi(2)).sum();
-    (PRIOR_FREEDOM * deviation.powi(2) + squares) / (PRIOR_FREEDOM + n - 1.0)
-}
-
-fn half_width(variance: f64, pairs: usize) -> Option<f64> {
-    let n = count(pairs);
-    let t = StudentsT::new(0.0, 1.0, PRIOR_FREEDOM + n - 1.0).ok()?;
-    Some(t.inverse_cdf(0.95) * (variance / n).sqrt())
+    Some((mean, spread.half_width(spread.variance(differences, mean), differences.len())?))
 }
 
 /// How many pairs would tell if the difference stayed what it is; `None`: not even forty.
-pub(super) fn pairs_needed(differences: &[f64], deviation: f64, margin: f64) -> Option<usize> {
-    let (mean, _) = moderated(differences, deviation)?;
-    let variance = variance(differences, mean, deviation);
+pub(super) fn pairs_needed(differences: &[f64], spread: &Spread, margin: f64) -> Option<usize> {
+    let (mean, _) = moderated(differences, spread)?;
+    let variance = spread.variance(differences, mean);
     (2..=MOST_PAIRS).find(|pairs| {
-        half_width(variance, *pairs)
+        spread
+            .half_width(variance, *pairs)
             .is_some_and(|width| answer(mean - width, mean + width, margin) != Compared::CantTell)
     })
 }

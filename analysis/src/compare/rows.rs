@@ -3,7 +3,7 @@
 use crate::budgets::What;
 use crate::compare::figures::{ANONYMOUS, CONTEXTS, JobFigures, Rate, Stack};
 use crate::compare::moderated::{
-    LOG_DEVIATION, LOG_MARGIN, answer, moderated, pairs_needed, rate_answer, rate_deviation,
+    LOG_DEVIATION, LOG_MARGIN, Spread, answer, moderated, pairs_needed, rate_answer, rate_deviation,
 };
 use crate::compare::sets::{Match, SetRow};
 use crate::over_time::Whose;
@@ -70,22 +70,27 @@ impl<'a> Match<'a> {
         self.pairs.iter().filter_map(|(a, b)| Some(mean(b)? - mean(a)?)).collect()
     }
 
+    /// What two runs of one build differ by in a figure.
+    fn spread(&self, prior: f64, of: &dyn Fn(&JobFigures) -> Option<f64>) -> Spread {
+        Spread::new(prior, self.equals.iter().filter_map(|(a, b)| Some(of(b)? - of(a)?)))
+    }
+
     /// Decides on the log scale, in percent.
-    fn decide_ratio(&self, row: &mut SetRow, differences: &[f64]) {
+    fn decide_ratio(&self, row: &mut SetRow, differences: &[f64], spread: &Spread) {
         let percent = |log: f64| 100.0 * log.exp_m1();
         row.pairs = differences.len();
         row.margin = Some(percent(LOG_MARGIN));
-        let Some((mean, width)) = moderated(differences, LOG_DEVIATION) else { return };
+        let Some((mean, width)) = moderated(differences, spread) else { return };
         row.low = Some(percent(mean - width));
         row.high = Some(percent(mean + width));
         if !self.same_length {
             row.message = "the jobs were of different length or scale".to_owned();
-        } else if differences.len() < 2 {
-            row.message = more(differences, LOG_DEVIATION, LOG_MARGIN);
+        } else if differences.len() < 2 && !spread.is_known() {
+            row.message = more(differences, spread, LOG_MARGIN);
         } else {
             row.answer = answer(mean - width, mean + width, LOG_MARGIN);
             if row.answer == Compared::CantTell {
-                row.message = more(differences, LOG_DEVIATION, LOG_MARGIN);
+                row.message = more(differences, spread, LOG_MARGIN);
             }
         }
     }
@@ -96,9 +101,9 @@ impl<'a> Match<'a> {
         let mut row = self.row(phase, what.label(), "");
         self.ends(&mut row, &figure);
         let (before, after) = (row.before?, row.after?);
-        let differences =
-            self.differences(&|job| Some((figure(job)?.max(0.0) + GROUND_BYTES).ln()));
-        self.decide_ratio(&mut row, &differences);
+        let logs = |job: &JobFigures| Some((figure(job)?.max(0.0) + GROUND_BYTES).ln());
+        let spread = self.spread(LOG_DEVIATION, &logs);
+        self.decide_ratio(&mut row, &self.differences(&logs), &spread);
         let budget = self.after.iter().find_map(|job| job.amounts.get(&key)?.1);
         if let Some(budget) = budget {
             let (was, is) = (before > budget, after > budget);
@@ -130,27 +135,27 @@ impl<'a> Match<'a> {
             (!slots.is_empty()).then(|| slots.values().sum::<f64>() / count(slots.len()))
         });
         row.before.and(row.after)?;
-        let differences: Vec<f64> = self
-            .pairs
-            .iter()
-            .filter_map(|(a, b)| {
-                let logs = |jobs: &[&JobFigures]| {
-                    let mut slots: BTreeMap<String, (f64, f64)> = BTreeMap::new();
-                    for (slot, bytes) in jobs.iter().flat_map(|job| of(job)) {
-                        let known = slots.entry(slot).or_default();
-                        *known = (known.0 + bytes.max(1.0).ln(), known.1 + 1.0);
-                    }
-                    slots
-                };
-                let (a, b) = (logs(a), logs(b));
-                let matched: Vec<f64> = a
-                    .iter()
-                    .filter_map(|(slot, a)| b.get(slot).map(|b| b.0 / b.1 - a.0 / a.1))
-                    .collect();
-                (!matched.is_empty()).then(|| matched.iter().sum::<f64>() / count(matched.len()))
-            })
-            .collect();
-        self.decide_ratio(&mut row, &differences);
+        // Mean over the slots that both have.
+        let difference = |a: &[&JobFigures], b: &[&JobFigures]| {
+            let logs = |jobs: &[&JobFigures]| {
+                let mut slots: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+                for (slot, bytes) in jobs.iter().flat_map(|job| of(job)) {
+                    let known = slots.entry(slot).or_default();
+                    *known = (known.0 + bytes.max(1.0).ln(), known.1 + 1.0);
+                }
+                slots
+            };
+            let (a, b) = (logs(a), logs(b));
+            let matched: Vec<f64> = a
+                .iter()
+                .filter_map(|(slot, a)| b.get(slot).map(|b| b.0 / b.1 - a.0 / a.1))
+                .collect();
+            (!matched.is_empty()).then(|| matched.iter().sum::<f64>() / count(matched.len()))
+        };
+        let differences: Vec<f64> =
+            self.pairs.iter().filter_map(|(a, b)| difference(a, b)).collect();
+        let equals = self.equals.iter().filter_map(|(a, b)| difference(&[*a], &[*b]));
+        self.decide_ratio(&mut row, &differences, &Spread::new(LOG_DEVIATION, equals));
         Some(row)
     }
 
@@ -171,17 +176,17 @@ impl<'a> Match<'a> {
             .filter_map(|job| job.drifts.get(&key).map(|(_, threshold)| *threshold))
             .fold(0.0, f64::max);
         // A quarter of the threshold for each run, until earlier pairs of equal builds say better.
-        let deviation = std::f64::consts::SQRT_2 * margin / 4.0;
+        let spread = self.spread(std::f64::consts::SQRT_2 * margin / 4.0, &figure);
         let differences = self.differences(&figure);
         row.pairs = differences.len();
         row.margin = Some(margin);
-        let (mean, width) = moderated(&differences, deviation)?;
+        let (mean, width) = moderated(&differences, &spread)?;
         (row.low, row.high) = (Some(mean - width), Some(mean + width));
-        if differences.len() >= 2 {
+        if differences.len() >= 2 || spread.is_known() {
             row.answer = answer(mean - width, mean + width, margin);
         }
         if row.answer == Compared::CantTell {
-            row.message = more(&differences, deviation, margin);
+            row.message = more(&differences, &spread, margin);
         }
         Some(row)
     }
@@ -225,8 +230,9 @@ impl<'a> Match<'a> {
         };
         let within = within(&olds).hypot(within(&news));
         let steepest = olds.iter().chain(&news).map(|rate| rate.slope.abs()).fold(0.0, f64::max);
-        let deviation = rate_deviation(name == ANONYMOUS, threshold, steepest);
-        let (mean, between) = moderated(&differences, deviation)?;
+        let prior = rate_deviation(name == ANONYMOUS, threshold, steepest);
+        let spread = self.spread(prior, &slope);
+        let (mean, between) = moderated(&differences, &spread)?;
         let width;
         (row.answer, width) = rate_answer(mean, within, between, margin);
         row.pairs = differences.len();
@@ -254,7 +260,7 @@ impl<'a> Match<'a> {
             Compared::CantTell => {
                 row.message = match within > between {
                     true => "more operations would narrow the interval".to_owned(),
-                    false => more(&differences, deviation, margin),
+                    false => more(&differences, &spread, margin),
                 };
             }
             _ => {}
@@ -326,12 +332,12 @@ impl<'a> Match<'a> {
 }
 
 /// What would tell.
-fn more(differences: &[f64], deviation: f64, margin: f64) -> String {
+fn more(differences: &[f64], spread: &Spread, margin: f64) -> String {
     let have = match differences.len() {
         1 => "one run on one host each".to_owned(),
         n => format!("{n} pairs of host and run"),
     };
-    match pairs_needed(differences, deviation, margin) {
+    match pairs_needed(differences, spread, margin) {
         Some(needed) if needed > differences.len() => {
             format!("{have}; about {needed} would tell, if the difference stays")
         }

@@ -2,13 +2,15 @@
 //!
 //! The unit is host × run, never the sample: tests on samples call identical releases different in a third of the cases. Units of one host are
 //! paired in the order of their runs, those of hosts that only one side has with each other; of uneven sides the surplus is averaged
-//! in. Levels, amounts and slopes over time need two pairs. Growth per operation and stacks that lose memory are decided by one pair,
+//! in. Levels, amounts and slopes over time need two pairs, or one and three earlier pairs of equal builds. Growth per operation and stacks that lose memory are decided by one pair,
 //! since their interval comes from within the run; what grows more must be a leak by itself to be worse.
 
+use crate::compare::equals::{EqualPair, equal_pairs};
 use crate::compare::figures::JobFigures;
 use crate::compare::verdict_of_rows;
 use crate::result::Compared;
 use crate::stats::count;
+use pgsoak_proto::id::RunId;
 use pgsoak_proto::job::Tool;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -94,11 +96,14 @@ pub(super) struct Match<'a> {
     pub(super) before: Vec<&'a JobFigures>,
     pub(super) after: Vec<&'a JobFigures>,
     pub(super) pairs: Vec<Pair<'a>>,
+    /// Earlier pairs of equal builds.
+    pub(super) equals: Vec<EqualPair<'a>>,
     pub(super) same_length: bool,
 }
 
-/// Compares two sets. The same sets give the same answer, whatever their order.
-pub fn compare_sets(before: &Set, after: &Set) -> SetComparison {
+/// Compares two sets. `earlier`: other jobs of any builds, of which those of equal builds tell what runs differ by. The same jobs give the
+/// same answer, whatever their order.
+pub fn compare_sets(before: &Set, after: &Set, earlier: &[JobFigures]) -> SetComparison {
     let mut notes = Vec::new();
     for (set, side) in [(before, "before"), (after, "after")] {
         for job in &set.jobs {
@@ -116,15 +121,27 @@ pub fn compare_sets(before: &Set, after: &Set) -> SetComparison {
         .chain(&after.jobs)
         .map(|job| (job.workload.as_str(), job.tool))
         .collect();
+    let runs = |set: &Set| set.jobs.iter().map(|job| job.run).collect::<BTreeSet<_>>();
+    let compared: BTreeSet<RunId> = runs(before).union(&runs(after)).copied().collect();
     let mut rows = Vec::new();
     for (workload, tool) in keys {
         rows.extend(outcome(workload, tool, before, after));
         match Match::of(workload, tool, before, after) {
-            Ok(found) => rows.extend(found.rows()),
+            Ok(mut found) => {
+                if let Some(like) = found.after.last() {
+                    found.equals = equal_pairs(earlier, like, &compared);
+                }
+                if !found.equals.is_empty() {
+                    notes.push(format!(
+                        "{workload} ({tool}): what runs of one build differ by is known from {} earlier pairs",
+                        found.equals.len()
+                    ));
+                }
+                rows.extend(found.rows());
+            }
             Err(why) => notes.push(format!("{workload} ({tool}) is not compared: {why}")),
         }
     }
-    let runs = |set: &Set| set.jobs.iter().map(|job| job.run).collect::<BTreeSet<_>>();
     if !runs(before).is_disjoint(&runs(after))
         && before.jobs.iter().any(|job| after.jobs.iter().any(|other| job.build == other.build))
     {
@@ -230,7 +247,8 @@ impl<'a> Match<'a> {
         let lengths: BTreeSet<&str> =
             before.iter().chain(&after).map(|job| job.length.as_str()).collect();
         let pairs = paired(&before, &after);
-        Ok(Self { workload, tool, before, after, pairs, same_length: lengths.len() == 1 })
+        let same_length = lengths.len() == 1;
+        Ok(Self { workload, tool, before, after, pairs, equals: Vec::new(), same_length })
     }
 }
 

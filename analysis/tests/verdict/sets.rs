@@ -1,7 +1,7 @@
 //! Two sets of stored runs.
 
 use crate::made::*;
-use pgsoak_analysis::compare::{JobFigures, Set, SetComparison, SetRow, compare_sets};
+use pgsoak_analysis::compare::{self, JobFigures, Set, SetComparison, SetRow};
 use pgsoak_analysis::evidence::JobEvidence;
 use pgsoak_analysis::result::Compared;
 use pgsoak_proto::evidence::LeakKind;
@@ -13,6 +13,11 @@ fn set(label: &str, jobs: impl IntoIterator<Item = JobEvidence>) -> Set {
         label: label.to_owned(),
         jobs: jobs.into_iter().map(|job| JobFigures::of(&job)).collect(),
     }
+}
+
+/// Where nothing earlier is known.
+fn compare_sets(before: &Set, after: &Set) -> SetComparison {
+    compare::compare_sets(before, after, &[])
 }
 
 /// A job of a run of its own on a host.
@@ -108,6 +113,50 @@ fn levels_need_more_than_one_run() {
     let same = compare_sets(&set("old", runs(20.0, 1)), &set("new", runs(20.1, 4)));
     assert_eq!(row(&same, "level", "worker backends").answer, Compared::Same, "{same:#?}");
     assert_eq!(same.answer, Compared::Same, "{same:#?}");
+}
+
+#[test]
+fn earlier_runs_of_equal_builds_let_one_pair_decide() {
+    let earlier = |swing: f64, pairs: u8| -> Vec<JobFigures> {
+        (0..2 * pairs)
+            .map(|at| holding(20.0 + f64::from(at % 2) * swing, 100 + at, "a"))
+            .map(|job| JobFigures::of(&job))
+            .collect()
+    };
+    let compared = |to: f64, earlier: &[JobFigures]| {
+        let (before, after) =
+            (set("old", [holding(20.0, 1, "a")]), set("new", [holding(to, 2, "a")]));
+        let found = compare::compare_sets(&before, &after, earlier);
+        (row(&found, "level", "worker backends").answer, found)
+    };
+    // Runs that differ by a thousandth: one pair tells.
+    let quiet = earlier(0.02, 6);
+    let (answer, found) = compared(20.1, &quiet);
+    assert_eq!((answer, found.answer), (Compared::Same, Compared::Same), "{found:#?}");
+    let told = "what runs of one build differ by is known from 6 earlier pairs";
+    assert!(found.notes.iter().any(|note| note.contains(told)), "{:?}", found.notes);
+    assert_eq!(compared(23.0, &quiet).0, Compared::Worse);
+    // Too few of them, or runs that differ by a tenth: it cannot.
+    assert_eq!(compared(20.1, &earlier(0.02, 2)).0, Compared::CantTell);
+    assert_eq!(compared(20.1, &earlier(2.0, 6)).0, Compared::CantTell);
+    assert_eq!(compared(23.0, &earlier(2.0, 6)).0, Compared::CantTell);
+    // Of other hosts' and other builds' runs only those that are equal among themselves pair up.
+    let mut mixed = earlier(0.02, 6);
+    for (at, job) in mixed.iter_mut().enumerate() {
+        job.build = format!("pg_tviews@{at}");
+    }
+    assert_eq!(compared(20.1, &mixed).0, Compared::CantTell);
+    // The runs that are compared tell nothing of what equal runs differ by, nor do replicas within one run.
+    let again: Vec<JobFigures> =
+        (0..12).map(|at| JobFigures::of(&holding(20.0, 1 + at % 2, "a"))).collect();
+    assert_eq!(compared(20.1, &again).0, Compared::CantTell);
+    let replicas: Vec<JobFigures> =
+        (0..12).map(|_| JobFigures::of(&holding(20.0, 9, "a"))).collect();
+    assert_eq!(compared(20.1, &replicas).0, Compared::CantTell);
+    // The order in which they are given changes nothing.
+    let mut turned = quiet.clone();
+    turned.reverse();
+    assert_eq!(compared(20.1, &turned).1, compared(20.1, &quiet).1);
 }
 
 #[test]

@@ -8,10 +8,10 @@ use crate::engine::judging::{JudgeError, evidence_of};
 use crate::engine::stored;
 use crate::store::catalogue::Batch;
 use crate::store::{Store, StoreError};
-use pgsoak_analysis::compare::{JobFigures, Set, compare_sets};
+use pgsoak_analysis::compare::{JobFigures, Set, SetComparison, compare_sets};
 use pgsoak_proto::id::RunId;
 use pgsoak_proto::job::{Arm, BuildRef};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tracing::warn;
 
 /// Runs of a build that a comparison with a baseline takes, newest first.
@@ -31,6 +31,9 @@ pub enum SetError {
         "no stored run has a job of {0} as candidate or baseline; `pgsoak runs` lists what there is"
     )]
     NoRuns(BuildRef),
+    /// A defect of the comparison.
+    #[error("the comparison broke off: {0}")]
+    Broke(String),
     /// It cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -112,6 +115,40 @@ pub async fn figures(store: &Store, run: RunId) -> Result<Vec<JobFigures>, SetEr
     Ok(made)
 }
 
+/// Runs that are looked at for what equal builds differ by, newest first.
+const EARLIER_RUNS: usize = 60;
+
+/// Compares two sets, with what other stored runs of the same workloads tell of how runs of equal builds differ.
+///
+/// # Errors
+///
+/// When kept figures cannot be read.
+pub async fn compare(store: &Store, before: Set, after: Set) -> Result<SetComparison, SetError> {
+    let jobs = || before.jobs.iter().chain(&after.jobs);
+    let names: BTreeSet<&str> = jobs().map(JobFigures::workload).collect();
+    let compared: BTreeSet<RunId> = jobs().map(|job| job.run).collect();
+    let lines: Vec<Arc<RunLine>> = compared.iter().filter_map(|run| store.line(*run)).collect();
+    // As plans write them: a name, or a file.
+    let workloads: BTreeSet<&String> =
+        lines.iter().flat_map(|line| &line.facts.workloads).collect();
+    let is_like = |line: &&Arc<RunLine>| {
+        matches!(line.record.state, RunState::Finished { .. })
+            && !compared.contains(&line.record.run)
+            && line.facts.workloads.iter().any(|name| workloads.contains(name))
+    };
+    let mut earlier = Vec::new();
+    for line in store.lines().iter().rev().filter(is_like).take(EARLIER_RUNS) {
+        // Only what is kept: evidence is not read again for this.
+        let kept = store.figures(line.record.run).await?.unwrap_or_default();
+        earlier.extend(
+            kept.into_iter()
+                .filter(|job| job.arm != Arm::Control && names.contains(job.workload())),
+        );
+    }
+    let compared = crate::blocking::spawn(move || compare_sets(&before, &after, &earlier)).await;
+    compared.map_err(|error| SetError::Broke(error.to_string()))
+}
+
 /// The baseline of a run, as it would be chosen now.
 ///
 /// # Errors
@@ -145,9 +182,9 @@ pub(super) async fn against(
         before.inspect_err(|error| warn!(%error, "the run's baseline cannot be read")).ok()?;
     let jobs = figures.iter().filter(|job| job.arm == Arm::Candidate).cloned().collect();
     let after = Set { label: format!("run {}", run.record.run), jobs };
-    crate::blocking::spawn(move || compare_sets(&before, &after))
+    compare(store, before, after)
         .await
-        .inspect_err(|error| warn!(%error, "the comparison with the baseline broke off"))
+        .inspect_err(|error| warn!(%error, "the run is not compared with its baseline"))
         .ok()
         .map(|comparison| Against { why: chosen.why, comparison })
 }

@@ -9,7 +9,7 @@ use crate::rpc::server::Services;
 use crate::rpc::status::OrStatus as _;
 use crate::rpc::{control, signatures, trend, view};
 use crate::store::catalogue::Batch;
-use pgsoak_analysis::compare::{Set, compare_sets};
+use pgsoak_analysis::compare::Set;
 use pgsoak_proto::id::RunId;
 use pgsoak_proto::job::InvalidBuild;
 use pgsoak_proto::wire;
@@ -291,12 +291,9 @@ impl History for HistoryService {
         };
         let before = self.side(&before, &plan, most_runs).await?;
         let after = self.side(&after, &plan, most_runs).await?;
-        let compared =
-            crate::blocking::spawn(move || serde_json::to_string(&compare_sets(&before, &after)));
-        let json = compared
-            .await
-            .map_err(|error| Status::internal(format!("the comparison broke off: {error}")))?
-            .map_err(|error| Status::internal(error.to_string()))?;
+        let found = comparing::compare(&self.services.store, before, after).await.or_status()?;
+        let json =
+            serde_json::to_string(&found).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(wire::CompareRunsResponse { json }))
     }
 

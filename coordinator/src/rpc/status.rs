@@ -143,6 +143,7 @@ impl IntoStatus for SetError {
     fn into_status(self) -> Status {
         match self {
             Self::Unfinished(_) => Status::failed_precondition(self.to_string()),
+            Self::Broke(_) => Status::internal(self.to_string()),
             Self::Unknown(_) | Self::NoRuns(_) => Status::not_found(self.to_string()),
             Self::Store(error) => error.into_status(),
             Self::Judge(error) => error.into_status(),
