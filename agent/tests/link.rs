@@ -298,6 +298,22 @@ async fn a_flood_of_acknowledgements_does_not_cost_the_session() {
 }
 
 #[tokio::test]
+async fn a_session_that_is_never_welcomed_is_given_up() {
+    let place = Place::new();
+    let mut coordinator = Coordinator::listen(&place.socket());
+    let agent = place.agent();
+    // As behind a proxy that answers for a coordinator that is not there: the stream opens, and nobody says anything.
+    let (silent, _) = coordinator.accept().await;
+    let (session, hello) = coordinator.accept().await;
+    assert_eq!(hello.held.len(), 0);
+    session.welcome(&[]).await;
+    drop(silent);
+    let mut session = session;
+    session.beats(2).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_cancel_is_acknowledged_when_no_process_is_left() {
     let place = Place::new();
     let mut coordinator = Coordinator::listen(&place.socket());

@@ -18,7 +18,7 @@ use std::{
     env,
     process::Command,
     sync::Mutex,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -26,6 +26,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Seeds 0, 1, 2 …: the same in every run.
 const FIXED: u64 = 50;
+/// Seeds that once broke a contract: a session that was opened and never welcomed kept its agent waiting for ever.
+const FOUND: [u64; 2] = [106_507_415, 106_507_481];
 /// Names the world of a process: seed and shape.
 const WORLD: &str = "PGSOAK_WORLD";
 /// Before a world's report.
@@ -58,6 +60,13 @@ fn a_world() {
 }
 
 fn live(seed: u64, shape: &str) -> Report {
+    let report = try_live(seed, shape).unwrap_or_else(|what| panic!("{what}"));
+    println!("{report}");
+    report
+}
+
+/// What became of a world, or what it said when it broke.
+fn try_live(seed: u64, shape: &str) -> Result<Report, String> {
     let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", "a_world", "--ignored", "--nocapture"])
         .env(WORLD, format!("{seed} {shape}"))
@@ -70,11 +79,11 @@ fn live(seed: u64, shape: &str) -> Report {
         println!("{out}{err}");
     }
     let Some(report) = report else {
-        panic!("seed {seed} ({shape}): PGSOAK_SEED={seed} make simulate replays it\n{out}\n{err}")
+        return Err(format!(
+            "seed {seed} ({shape}): PGSOAK_SEED={seed} make simulate replays it\n{out}\n{err}"
+        ));
     };
-    let report: Report = serde_json::from_str(report).unwrap();
-    println!("{report}");
-    report
+    Ok(serde_json::from_str(report).unwrap())
 }
 
 #[test]
@@ -88,26 +97,38 @@ fn no_seed_breaks_a_contract() {
     let limit = number("PGSOAK_SECONDS").map_or(Duration::MAX, Duration::from_secs);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let from = now.as_secs().wrapping_mul(1_000_003) % 1_000_000_000 + FIXED;
-    let next = AtomicU64::new(0);
-    let reports = Mutex::new(Vec::new());
+    let known: Vec<u64> = (0..FIXED).chain(FOUND).collect();
+    let next = AtomicUsize::new(0);
+    let (reports, broken) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let work = || loop {
         let number = next.fetch_add(1, Ordering::SeqCst);
-        let seed = if number < FIXED { number } else { from + number - FIXED };
-        if number >= FIXED + fresh || (number >= FIXED && began.elapsed() >= limit) {
-            break;
+        let seed = match known.get(number) {
+            Some(seed) => *seed,
+            None if began.elapsed() >= limit => break,
+            None => match (number - known.len()) as u64 {
+                number if number < fresh => from + number,
+                _ => break,
+            },
+        };
+        match try_live(seed, "small") {
+            Ok(report) => {
+                println!("{report}");
+                reports.lock().unwrap().push(report);
+            }
+            // The others are still worth knowing.
+            Err(what) => {
+                println!("{what}");
+                broken.lock().unwrap().push(what);
+            }
         }
-        let report = live(seed, "small");
-        reports.lock().unwrap().push(report);
     };
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..thread::available_parallelism().map_or(1, usize::from))
-            .map(|_| scope.spawn(work))
-            .collect();
-        for thread in threads {
-            thread.join().expect("every world keeps the contracts");
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
         }
     });
-    let reports = reports.into_inner().unwrap();
+    let (reports, broken) = (reports.into_inner().unwrap(), broken.into_inner().unwrap());
+    assert!(broken.is_empty(), "{} worlds broke a contract:\n{}", broken.len(), broken.join("\n"));
     let frames: u64 = reports.iter().map(|report| report.ledger.frames).sum();
     let faults: u64 =
         reports.iter().flat_map(|report| &report.faults).map(|(_, count)| count).sum();

@@ -34,7 +34,7 @@ const BULK_QUEUE: usize = 32;
 const CONTROL_QUEUE: usize = 64;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the first byte to the coordinator's answer.
+/// From the first byte to the coordinator's answer, and from there to its first message.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// A long stream can die without a word: HTTP/2 pings find out, beside the heartbeats.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
@@ -77,7 +77,12 @@ pub(super) struct Link {
 enum State {
     Waiting(Pin<Box<Sleep>>),
     Opening(Opening),
-    Open { messages: Box<Messages>, since: Instant },
+    Open {
+        messages: Box<Messages>,
+        since: Instant,
+        /// The coordinator has said something.
+        is_greeted: bool,
+    },
 }
 
 type Messages = tonic::Streaming<wire::CoordinatorMessage>;
@@ -175,13 +180,27 @@ impl Link {
                 }
                 State::Opening(opening) => match opening.await {
                     Ok(messages) => {
-                        self.state =
-                            State::Open { messages: Box::new(messages), since: Instant::now() };
+                        self.state = State::Open {
+                            messages: Box::new(messages),
+                            since: Instant::now(),
+                            is_greeted: false,
+                        };
                     }
                     Err(reason) => return self.lose(reason),
                 },
-                State::Open { messages, .. } => {
-                    let said = match messages.message().await {
+                State::Open { messages, since, is_greeted } => {
+                    // A proxy between may answer for a coordinator that is not there: its silence is seen only here.
+                    let message = if *is_greeted {
+                        messages.message().await
+                    } else {
+                        let until = *since + OPEN_TIMEOUT;
+                        match tokio::time::timeout_at(until, messages.message()).await {
+                            Ok(message) => message,
+                            Err(_) => return self.lose("no welcome in time".to_owned()),
+                        }
+                    };
+                    *is_greeted = true;
+                    let said = match message {
                         Ok(Some(message)) => CoordinatorMessage::try_from(message),
                         Ok(None) => return self.lose("the coordinator ended it".to_owned()),
                         Err(status) => {
