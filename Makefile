@@ -15,7 +15,7 @@ test: setup builds
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo build --workspace
-	cargo test --workspace --no-fail-fast
+	PGSOAK_SEEDS=6 cargo test --workspace --no-fail-fast
 	PGSOAK_KILLS=10 cargo test --workspace --test torture -- kills_ fdatasync --nocapture --test-threads=2
 
 # Tools, PostgreSQL, headers. Idempotent; says what it does.

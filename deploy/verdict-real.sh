@@ -143,13 +143,23 @@ against() { # NAME BEFORE AFTER DUE…
   grep -E 'bytes per operation|worse|better' "$DATA/$name.txt" | head -20 || true
 }
 
+# Eight soaks of half a minute: what runs of one build differ by is learnt from three earlier pairs, then one run each decides.
 same() {
-  plan_of one "$NEW"
-  plan_of two "$NEW"
-  soak one
-  soak two
-  # Levels and peaks of one run each cannot tell; what decides with one run must not call one build worse or better than itself.
-  against same "$(run_of one)" "$(run_of two)" same cant_tell
+  local turn
+  for turn in $(seq 8); do
+    cat >"$PLANS/same_$turn.toml" <<TOML
+name = "same"
+[defaults]
+postgres = "18"
+build = "$NEW"
+sample_every = "1s"
+[[job]]
+workload = ["tview_dml", "tview_ddl_new"]
+TOML
+    soak "same_$turn"
+  done
+  against "same, 7 and 8" "$(run_of same_7)" "$(run_of same_8)" same
+  against "same, 1 and 2" "$(run_of same_1)" "$(run_of same_2)" same
 }
 
 releases() {

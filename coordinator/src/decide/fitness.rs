@@ -15,7 +15,7 @@ pub fn lacks(
 ) -> Vec<String> {
     let mut lacks = Vec::new();
     if spec.tool != Tool::Plain && !capabilities.tools.iter().any(|found| found.tool == spec.tool) {
-        lacks.push(format!("the tool {}", spec.tool));
+        lacks.push(format!("the tool {} (there: `pgsoak doctor` says why)", spec.tool));
     }
     let majors: Vec<u32> = match &spec.postgres {
         PostgresRef::Major(major) => {
@@ -136,7 +136,7 @@ pub(crate) mod tests {
         ]);
         assert_eq!(
             listed(&lacks(&spec, &capable(1), &[])),
-            "the tool heaptrack, the build x@2 for PostgreSQL 18 (there: deploy/build-extension.sh x 2; for every agent: pgsoak build push), the label disk=fast and the label zone=attic (it has zone=lab)"
+            "the tool heaptrack (there: `pgsoak doctor` says why), the build x@2 for PostgreSQL 18 (there: deploy/build-extension.sh x 2; for every agent: pgsoak build push), the label disk=fast and the label zone=attic (it has zone=lab)"
         );
         spec.postgres = PostgresRef::Major(15);
         assert!(lacks(&spec, &capable(1), &[]).contains(&"PostgreSQL 15".to_owned()));

@@ -337,7 +337,10 @@ pub(crate) mod tests {
         away.is_connected = false;
         let answer = place(&snapshot(vec![agent("a", &can), away], vec![waiting(&job)]));
         assert_eq!(answer.assign, []);
-        assert_eq!(answer.waits[&job.job], "a lacks the tool heaptrack");
+        assert_eq!(
+            answer.waits[&job.job],
+            "a lacks the tool heaptrack (there: `pgsoak doctor` says why)"
+        );
         assert!(answer.unplaceable.contains(&job.job));
     }
 

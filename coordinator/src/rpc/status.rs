@@ -91,7 +91,9 @@ impl IntoStatus for StoreError {
         let text = cut(&chain(&self));
         match self {
             Self::Damaged { .. } => Status::data_loss(text),
-            Self::Closed | Self::Remote { .. } => Status::unavailable(text),
+            Self::Closed => Status::unavailable(text),
+            // The coordinator is well; where the raw files lie is not.
+            Self::Remote { .. } => Status::internal(text),
             Self::Sealed { .. } => Status::failed_precondition(text),
             Self::Sled { .. } | Self::Io { .. } | Self::Open(_) => Status::internal(text),
         }

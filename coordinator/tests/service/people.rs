@@ -54,7 +54,10 @@ async fn a_waiting_job_says_what_each_agent_lacks_and_a_check_says_it_before() {
     };
     let placed = stage.control().await.check_plan(request).await.unwrap().into_inner().jobs;
     let whys: Vec<&str> = placed.iter().map(|job| job.why_not.as_str()).collect();
-    let wanted = ["a lacks the label zone=lab", "a lacks the tool memcheck and the label zone=lab"];
+    let wanted = [
+        "a lacks the label zone=lab",
+        "a lacks the tool memcheck (there: `pgsoak doctor` says why) and the label zone=lab",
+    ];
     assert_eq!(whys, wanted);
     let run = stage.submit(&text, "key").await;
     let view = stage.until(&run, |view| !view.jobs[1].reason.is_empty()).await;
