@@ -155,7 +155,7 @@ impl JobState {
                 back(&mut tenure.assigned_at);
                 back(since);
             }
-            Self::Over { .. } => {}
+            Self::Over { over_at, .. } => back(over_at),
         }
         self
     }
@@ -335,6 +335,16 @@ mod tests {
             |at| JobState::Waiting { attempts: 1, lost: "gone".to_owned(), not_before: UnixUs(at) };
         assert_eq!(waiting(90).by_clock(UnixUs(20)), waiting(20));
         assert_eq!(waiting(10).by_clock(UnixUs(20)), waiting(10));
+        // A run waits for the raw files of what is over: by its own clock, not by the one that was.
+        let over = |at| JobState::Over {
+            outcome: Outcome::Finished,
+            reason: String::new(),
+            tenure: None,
+            attempts: 1,
+            over_at: UnixUs(at),
+        };
+        assert_eq!(over(90).by_clock(UnixUs(20)), over(20));
+        assert_eq!(over(10).by_clock(UnixUs(20)), over(10));
     }
 
     #[test]
