@@ -22,6 +22,13 @@ pub struct DeliveryLabel {
     pub result: &'static str,
 }
 
+/// What somebody should look at.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct AlertLabel {
+    /// `run_missed`, `agent_quarantined` and the like.
+    pub kind: &'static str,
+}
+
 /// The counters. Cheap to clone: all clones count the same.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Counts>);
@@ -41,6 +48,8 @@ pub struct Counts {
     pub lag: Histogram,
     /// Messages to people.
     pub messages: Family<DeliveryLabel, Counter>,
+    /// Alerts raised.
+    pub alerts: Family<AlertLabel, Counter>,
 }
 
 // === impl Metrics ===
@@ -65,6 +74,7 @@ impl Default for Metrics {
             batches_failed: Counter::default(),
             lag: Histogram::new(exponential_buckets(0.001, 4.0, 9)),
             messages,
+            alerts: Family::default(),
         }))
     }
 }

@@ -15,7 +15,7 @@ mod fleet_admin;
 mod history;
 mod notify;
 pub(crate) mod report;
-mod schedules;
+pub(crate) mod schedules;
 mod session;
 mod signatures;
 pub(crate) mod status;

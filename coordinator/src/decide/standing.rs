@@ -54,6 +54,18 @@ pub enum Health {
 // === impl Standing ===
 
 impl Standing {
+    /// Every one, as they are shown.
+    pub const ALL: [Self; 8] = [
+        Self::Ready,
+        Self::Busy,
+        Self::Draining,
+        Self::Drained,
+        Self::Quarantined,
+        Self::Waiting,
+        Self::Unreachable,
+        Self::Offline,
+    ];
+
     /// The word.
     pub const fn label(self) -> &'static str {
         match self {
@@ -70,6 +82,9 @@ impl Standing {
 }
 
 impl Health {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Unknown, Self::Sound, Self::Failing];
+
     /// The word.
     pub const fn label(self) -> &'static str {
         match self {

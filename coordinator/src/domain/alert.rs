@@ -37,6 +37,16 @@ pub enum AlertKind {
 // === impl AlertKind ===
 
 impl AlertKind {
+    /// Every one.
+    pub const ALL: [Self; 6] = [
+        Self::RunMissed,
+        Self::RunSkipped,
+        Self::RunStuck,
+        Self::RunFailedToStart,
+        Self::ClockJumped,
+        Self::AgentQuarantined,
+    ];
+
     /// Stable word for logs, the wire and messages.
     pub const fn label(self) -> &'static str {
         match self {

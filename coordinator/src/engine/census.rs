@@ -1,5 +1,6 @@
 //! How much of what there is, for metrics: counted on demand.
 
+use crate::decide::standing::{Health, Standing};
 use crate::domain::job::JobState;
 use crate::domain::time::UnixUs;
 use crate::engine::state::State;
@@ -8,8 +9,12 @@ use std::{collections::BTreeMap, time::Duration};
 /// Counts of the fleet and the queue.
 #[derive(Clone, Debug)]
 pub struct Census {
-    /// Agents by `connected` and `away`.
+    /// Agents by where they stand.
     pub agents: BTreeMap<&'static str, u64>,
+    /// Agents by health; a quarantined one is failing wherever it is.
+    pub health: BTreeMap<&'static str, u64>,
+    /// Agents of another version than the coordinator's.
+    pub skewed: u64,
     /// Slots of connected agents by `busy` and `free`.
     pub slots: BTreeMap<&'static str, u64>,
     /// Runs that are not finished, by state.
@@ -26,7 +31,9 @@ impl Default for Census {
     /// Nothing of anything; every state is there.
     fn default() -> Self {
         Self {
-            agents: BTreeMap::from([("connected", 0), ("away", 0)]),
+            agents: Standing::ALL.map(|standing| (standing.label(), 0)).into(),
+            health: Health::ALL.map(|health| (health.label(), 0)).into(),
+            skewed: 0,
             slots: BTreeMap::from([("busy", 0), ("free", 0)]),
             runs: ["queued", "running", "cancelling", "judging"].map(|state| (state, 0)).into(),
             jobs: ["waiting", "assigned", "running", "unreachable", "cancelling", "over"]
@@ -42,12 +49,13 @@ impl State {
     pub(crate) fn census(&self) -> Census {
         let now = self.now();
         let mut census = Census::default();
-        for (id, agent) in &self.agents {
-            let is_connected = agent.session.is_some();
-            add(&mut census.agents, if is_connected { "connected" } else { "away" }, 1);
-            if is_connected {
-                let slots = u64::from(agent.record.capabilities.slots);
-                let busy = u64::try_from(self.live_jobs_of(*id).count()).unwrap_or(u64::MAX);
+        for member in self.members() {
+            add(&mut census.agents, member.standing.label(), 1);
+            add(&mut census.health, member.health.label(), 1);
+            census.skewed += u64::from(member.is_skewed());
+            if member.status.is_connected {
+                let slots = u64::from(member.status.record.capabilities.slots);
+                let busy = u64::try_from(member.status.jobs).unwrap_or(u64::MAX);
                 add(&mut census.slots, "busy", busy);
                 add(&mut census.slots, "free", slots.saturating_sub(busy));
             }

@@ -15,6 +15,8 @@ use pgsoak_proto::job::Outcome;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+/// The coordinator's version; agents of another one are marked.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Label that every agent carries: its name. A job of a health check asks for it.
 pub const NAME_LABEL: &str = "agent";
 /// Label of the runs of health checks.
@@ -95,6 +97,15 @@ type Reply<T> = oneshot::Sender<Result<T, AgentRefused>>;
 pub(crate) enum FleetRequest {
     List(oneshot::Sender<Vec<FleetMember>>),
     Order(String, AgentOrder, Reply<()>),
+}
+
+// === impl FleetMember ===
+
+impl FleetMember {
+    /// Of another version than this coordinator: it works as long as the protocol is the same.
+    pub fn is_skewed(&self) -> bool {
+        self.status.record.version != VERSION
+    }
 }
 
 // === impl EngineHandle ===
@@ -187,7 +198,7 @@ impl State {
         })
     }
 
-    fn members(&self) -> Vec<FleetMember> {
+    pub(crate) fn members(&self) -> Vec<FleetMember> {
         self.agents()
             .into_iter()
             .filter_map(|status| {

@@ -176,6 +176,13 @@ pub struct JobSnapshot {
     pub forecast: Option<(String, UnixUs)>,
 }
 
+impl JobSnapshot {
+    /// What was seen of it so far; `None`: it is over, or was not looked at.
+    pub fn looked_at(&self) -> Option<&JobLook> {
+        self.look.as_ref().filter(|look| look.at_s > 0.0 && !self.record.state.is_over())
+    }
+}
+
 /// An agent as it is now.
 #[derive(Clone, Debug)]
 pub struct AgentStatus {

@@ -1,7 +1,7 @@
 //! The engine's task: requests in, one durable write a round, messages and answers out.
 
 use crate::config::CoordinatorConfig;
-use crate::domain::alert::Alert;
+use crate::domain::alert::{Alert, AlertKind};
 use crate::domain::limits::Limits;
 use crate::engine::clock::Clock;
 use crate::engine::escalation::Grown;
@@ -9,7 +9,7 @@ use crate::engine::handle::{EngineHandle, QUEUE, Request};
 use crate::engine::judging::{self, Judgement};
 use crate::engine::looking::{self, Looked};
 use crate::engine::state::{Effects, State};
-use crate::metrics::{Metrics, VerdictLabel};
+use crate::metrics::{AlertLabel, Metrics, VerdictLabel};
 use crate::store::{Store, StoreError};
 use pgsoak_proto::id::{AgentId, JobId};
 use pgsoak_proto::session::CoordinatorMessage;
@@ -63,6 +63,10 @@ pub async fn spawn(
     let (requests_in, requests) = mpsc::channel(QUEUE);
     let (changes, changes_out) = watch::channel(0);
     let metrics = Metrics::default();
+    // From the start, at 0, as all counters are.
+    for kind in AlertKind::ALL {
+        drop(metrics.alerts.get_or_create(&AlertLabel { kind: kind.label() }));
+    }
     let handle = EngineHandle::new(config, requests_in, changes_out, clock, metrics.clone());
     let task = Task {
         requests,
@@ -233,6 +237,7 @@ impl Task {
         }
         for alert in alerts {
             // Nobody may listen; it is kept and logged all the same.
+            self.metrics.alerts.get_or_create(&AlertLabel { kind: alert.kind.label() }).inc();
             let _ = self.alerts.send(alert);
         }
         for run in close {

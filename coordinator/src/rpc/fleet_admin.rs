@@ -1,7 +1,7 @@
 //! `FleetAdmin`: where agents stand, and what people decide about them.
 
 use crate::domain::fleet::{Admission, FleetRecord};
-use crate::engine::fleet::{AgentOrder, AgentRefused, FleetMember};
+use crate::engine::fleet::{AgentOrder, AgentRefused, FleetMember, VERSION};
 use crate::rpc::server::Services;
 use crate::rpc::status::{IntoStatus, OrStatus as _, cut};
 use crate::rpc::view;
@@ -41,7 +41,7 @@ impl FleetAdminService {
     ) -> Result<Response<wire::ListFleetResponse>, Status> {
         let fleet = self.services.engine.fleet().await.or_status()?;
         let members = fleet.into_iter().filter(|member| fits(member)).map(member).collect();
-        let coordinator_version = env!("CARGO_PKG_VERSION").to_owned();
+        let coordinator_version = VERSION.to_owned();
         Ok(Response::new(wire::ListFleetResponse { members, coordinator_version }))
     }
 }

@@ -66,6 +66,13 @@ impl SchedulesService {
     }
 }
 
+/// Every schedule by name, with when it comes next and what became of its last time.
+pub(crate) async fn list(services: &Services) -> Result<Vec<wire::ScheduleView>, Status> {
+    let now = services.engine.wall();
+    let records = services.engine.schedules().await.or_status()?;
+    Ok(records.iter().map(|record| view(record, now, false)).collect())
+}
+
 // === wire to checked ===
 
 fn spec(spec: wire::ScheduleSpec) -> Result<ScheduleSpec, Status> {
@@ -233,8 +240,7 @@ impl Schedules for SchedulesService {
         &self,
         _: Request<wire::ListSchedulesRequest>,
     ) -> Result<Response<wire::ListSchedulesResponse>, Status> {
-        let now = self.wall();
-        let schedules = self.all().await?.iter().map(|record| view(record, now, false)).collect();
+        let schedules = list(&self.services).await?;
         Ok(Response::new(wire::ListSchedulesResponse { schedules }))
     }
 

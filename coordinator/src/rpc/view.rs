@@ -65,10 +65,11 @@ pub(super) fn run(snapshot: RunSnapshot) -> wire::RunView {
 }
 
 fn job(snapshot: JobSnapshot) -> wire::JobView {
-    let JobSnapshot { spec, record, agent, progress, why, look, forecast } = snapshot;
+    let look = snapshot.looked_at().cloned();
+    let JobSnapshot { spec, record, agent, progress, why, forecast, .. } = snapshot;
     let (would_go, starts_at) = forecast.unwrap_or_default();
-    let look = look.filter(|_| !record.state.is_over()).unwrap_or_default();
-    let is_looked_at = look.at_s > 0.0;
+    let (standing, standing_reason) =
+        look.map(|look| (look.standing.label().to_owned(), look.reason)).unwrap_or_default();
     let (place, outcome, reason) = match &record.state {
         JobState::Waiting { .. } => (wire::JobPlace::Waiting, None, why),
         JobState::Assigned { .. } => (wire::JobPlace::Assigned, None, String::new()),
@@ -93,8 +94,8 @@ fn job(snapshot: JobSnapshot) -> wire::JobView {
         reason,
         progress: progress.as_ref().map(Into::into),
         stored_sequence: record.stored_sequence,
-        standing: if is_looked_at { look.standing.label().to_owned() } else { String::new() },
-        standing_reason: look.reason,
+        standing,
+        standing_reason,
         would_go,
         starts_at_unix_us: starts_at.0,
     }

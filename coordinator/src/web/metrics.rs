@@ -2,8 +2,10 @@
 
 use crate::engine::census::Census;
 use crate::metrics::Metrics;
+use crate::rpc::schedules;
 use crate::web::{Web, page::Trouble};
 use axum::{extract::State, http::header, response::IntoResponse};
+use pgsoak_proto::wire;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::{counter::ConstCounter, family::Family, gauge::Gauge};
 use prometheus_client::registry::Registry;
@@ -14,14 +16,26 @@ struct StateLabel {
     state: &'static str,
 }
 
+/// Names that people chose, at most as many as there are schedules.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ScheduleLabel {
+    schedule: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct HealthLabel {
+    health: &'static str,
+}
+
 type Level = Gauge<u64, AtomicU64>;
 
 /// Everything, as of now.
 pub(super) async fn metrics(State(web): State<Web>) -> Result<impl IntoResponse, Trouble> {
     let census = web.services.engine.census().await.map_err(Trouble::gone)?;
+    let schedules = schedules::list(&web.services).await?;
     let runs = web.services.store.lines().len();
-    let own = Own::read();
-    let registry = registry(&web.services.engine.metrics, &census, runs, own);
+    let mut registry = registry(&web.services.engine.metrics, &census, runs, Own::read());
+    register_schedules(&mut registry, &schedules);
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = encode(&mut text, &registry);
@@ -60,8 +74,22 @@ fn registry(counts: &Metrics, census: &Census, runs: usize, own: Own) -> Registr
     };
     registry.register(
         "pgsoak_fleet_agents",
-        "Agents by whether they have a session",
+        "Agents by where they stand",
         by_state(&census.agents),
+    );
+    let health: Family<HealthLabel, Level> = Family::default();
+    for (word, agents) in &census.health {
+        health.get_or_create(&HealthLabel { health: word }).set(*agents);
+    }
+    registry.register(
+        "pgsoak_fleet_health",
+        "Agents by what their health checks say; a quarantined one is failing",
+        health,
+    );
+    registry.register(
+        "pgsoak_fleet_skewed_agents",
+        "Agents of another version than the coordinator's",
+        level(census.skewed),
     );
     registry.register("pgsoak_fleet_slots", "Slots of connected agents", by_state(&census.slots));
     registry.register(
@@ -115,6 +143,11 @@ fn registry(counts: &Metrics, census: &Census, runs: usize, own: Own) -> Registr
         counts.messages.clone(),
     );
     registry.register(
+        "pgsoak_alert_raised",
+        "Alerts: runs that did not happen, agents that were quarantined, clocks that jumped",
+        counts.alerts.clone(),
+    );
+    registry.register(
         "pgsoak_process_resident_bytes",
         "Resident memory of the coordinator",
         level(own.resident_bytes),
@@ -130,6 +163,39 @@ fn registry(counts: &Metrics, census: &Census, runs: usize, own: Own) -> Registr
         ConstCounter::new(own.cpu_seconds),
     );
     registry
+}
+
+/// What is known of each schedule.
+fn register_schedules(registry: &mut Registry, schedules: &[wire::ScheduleView]) {
+    let family = |of: fn(&wire::ScheduleView) -> Option<u64>| {
+        let family: Family<ScheduleLabel, Level> = Family::default();
+        for view in schedules {
+            if let Some(value) = of(view) {
+                family.get_or_create(&ScheduleLabel { schedule: view.name.clone() }).set(value);
+            }
+        }
+        family
+    };
+    registry.register(
+        "pgsoak_schedule_next_run_timestamp_seconds",
+        "When the next run of a schedule is due; absent: it is paused, or no time comes",
+        family(|view| view.next.as_ref().map(|next| next.due_unix_us / 1_000_000)),
+    );
+    registry.register(
+        "pgsoak_schedule_absent_runs",
+        "Alerts of a schedule since its last run on time: times without their run, runs without an agent",
+        family(|view| Some(u64::from(view.unseen_alerts))),
+    );
+    registry.register(
+        "pgsoak_schedule_owed_runs",
+        "Missed times of a schedule that are still to be made up for",
+        family(|view| Some(u64::try_from(view.owed_unix_us.len()).unwrap_or(u64::MAX))),
+    );
+    registry.register(
+        "pgsoak_schedule_paused",
+        "1: the schedule is paused",
+        family(|view| Some(u64::from(view.is_paused))),
+    );
 }
 
 // === impl Own ===
@@ -165,11 +231,18 @@ impl Own {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::AlertLabel;
     use std::collections::BTreeSet;
 
     /// Names as Prometheus stores them (histograms without their suffixes), from the `# TYPE` lines.
     fn exported() -> BTreeSet<String> {
-        let registry = registry(&Metrics::default(), &Census::default(), 0, Own::default());
+        // A family without a series says nothing at all.
+        let metrics = Metrics::default();
+        drop(metrics.alerts.get_or_create(&AlertLabel { kind: "run_missed" }));
+        let mut registry = registry(&metrics, &Census::default(), 0, Own::default());
+        let next = Some(wire::Tick { due_unix_us: 5_000_000, ..Default::default() });
+        let view = wire::ScheduleView { name: "night".to_owned(), next, ..Default::default() };
+        register_schedules(&mut registry, &[view]);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         text.lines()

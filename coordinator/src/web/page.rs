@@ -48,7 +48,9 @@ pub(super) fn page(title: &str, at: &str, content: &Markup) -> Html<String> {
 
 /// A verdict or a state as a coloured word.
 pub(super) fn badge(word: &str) -> Markup {
-    html! { span class={ "badge " (word) } { (word) } }
+    let class: String =
+        word.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    html! { span class={ "badge " (class) } { (word) } }
 }
 
 /// A time of day for people, with the exact one behind it.

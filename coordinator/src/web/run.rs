@@ -150,7 +150,10 @@ fn row(job: &JobSnapshot) -> Markup {
     };
     html! {
         tr {
-            td { (badge(word)) }
+            td {
+                (badge(word))
+                @if let Some(look) = job.looked_at() { " " (badge(look.standing.label())) }
+            }
             td { (job.spec.workload_name) }
             td { (job.spec.tool) }
             td { (job.spec.build) " " small { (job.spec.arm) } }
@@ -163,7 +166,14 @@ fn row(job: &JobSnapshot) -> Markup {
 /// What a job does, waits for or came to.
 fn stands(job: &JobSnapshot) -> Markup {
     match &job.record.state {
-        JobState::Waiting { .. } => return html! { (job.why) },
+        JobState::Waiting { .. } => {
+            return html! {
+                @if let Some((agent, at)) = &job.forecast {
+                    "likely on " (agent) " from " (page::time(*at)) "; now "
+                }
+                (job.why)
+            };
+        }
         JobState::Over { reason, attempts, .. } => {
             return html! { (reason) @if *attempts > 1 { " (attempt " (attempts) ")" } };
         }
@@ -193,6 +203,9 @@ fn stands(job: &JobSnapshot) -> Markup {
         " " (what)
         @if progress.left_ms > 0 { ", " (page::duration(Duration::from_millis(progress.left_ms))) " left" }
         @if progress.rss_anon_bytes > 0 { ", largest session " (figures::bytes_text(memory)) }
+        @if let Some(look) = job.looked_at().filter(|look| !look.reason.is_empty()) {
+            div.note { (look.reason) }
+        }
     }
 }
 

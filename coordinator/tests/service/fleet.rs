@@ -1,5 +1,6 @@
 //! Agents as part of a fleet: tokens and approval, drain, quarantine, health checks, names.
 
+use crate::pages::get;
 use crate::scripted::{
     Scripted, Stage, WORKLOAD, channel, ended, frames, held, plan, submission, with_token,
 };
@@ -139,14 +140,29 @@ async fn a_drained_agent_gets_no_job_and_says_why_over_a_restart() {
     agent.connect(&stage.socket(), vec![]).await;
     let members = order(&stage, "a", wire::AgentOrder::Drain, "new disk").await.unwrap();
     assert_eq!(members[0].standing, "drained");
-    order(&stage, "a", wire::AgentOrder::Note, "ask Kim").await.unwrap();
+    order(&stage, "a", wire::AgentOrder::Note, "ask <b>Kim").await.unwrap();
+    // The page and the metrics use the same words.
+    let (status, _, page) = get(stage.http(), "/agents").await;
+    for holds in
+        ["badge drained", "badge unknown", "a is being drained (new disk)", "ask &lt;b&gt;Kim"]
+    {
+        assert!(status == 200 && page.contains(holds), "{holds}: {page}");
+    }
+    let (_, _, metrics) = get(stage.http(), "/metrics").await;
+    for line in [
+        "pgsoak_fleet_agents{state=\"drained\"} 1",
+        "pgsoak_fleet_agents{state=\"quarantined\"} 0",
+        "pgsoak_fleet_health{health=\"unknown\"} 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
     let run = stage.submit(&plan(""), "k").await;
     says(&stage, &run, "a is being drained (new disk)").await;
     stage.stop().await;
     stage.start().await;
     agent.connect(&stage.socket(), vec![]).await;
     says(&stage, &run, "a is being drained (new disk)").await;
-    assert_eq!(fleet(&stage).await[0].note, "ask Kim");
+    assert_eq!(fleet(&stage).await[0].note, "ask <b>Kim");
     order(&stage, "a", wire::AgentOrder::Resume, "").await.unwrap();
     agent.assignment().await;
 

@@ -1,5 +1,6 @@
 //! Looks at a job that goes on: where it stands is shown, and a plan may end it early.
 
+use crate::pages::get;
 use crate::scripted::{Scripted, Stage, frames};
 use pgsoak_proto::evidence::{
     AtRest, Body, ContextUse, Frame, HostSamples, PhaseKind, PhaseStarted, Samples,
@@ -85,6 +86,9 @@ async fn a_proven_leak_is_shown_and_ends_the_loop_where_the_plan_says_so() {
     let view = stage.until(&run, proven).await;
     assert!(view.jobs[0].standing_reason.contains("CachedPlanSource grows by 120.0 bytes"));
     assert!(view.sentence.contains("the job ends early"), "{}", view.sentence);
+    let (_, _, page) = get(stage.http(), &format!("/runs/{run}")).await;
+    assert!(page.contains("badge proven"), "{page}");
+    assert!(page.contains("CachedPlanSource grows by 120.0 bytes"), "{page}");
     let told = loop {
         match agent.next().await.unwrap() {
             CoordinatorMessage::Conclude(told) => break told,
@@ -107,6 +111,8 @@ async fn a_plan_that_does_not_say_so_goes_on_and_a_level_job_is_healthy() {
     agent.evidence(lease, evidence(|_| 500_000)).await;
     let view = stage.until(&run, |view| !view.jobs[0].standing.is_empty()).await;
     assert_eq!(view.jobs[0].standing, "healthy");
+    let (_, _, page) = get(stage.http(), &format!("/runs/{run}")).await;
+    assert!(page.contains("badge healthy"), "{page}");
     assert!(view.jobs[0].standing_reason.is_empty());
     // Nothing but acknowledgements and answers comes after a heartbeat.
     agent.acknowledged(lease, 93).await;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::{net::TcpStream, time::timeout};
 
 /// Head and body of an answer.
-async fn get(address: SocketAddr, path: &str) -> (u16, String, String) {
+pub async fn get(address: SocketAddr, path: &str) -> (u16, String, String) {
     ask(address, "GET", path).await
 }
 
@@ -97,7 +97,7 @@ async fn a_run_can_be_followed_and_read_by_pages_alone() {
         assert!(status == 200 && body.contains(holds), "{file}: {status} {head}");
     }
     let (_, _, agents) = get(http, "/agents").await;
-    assert!(agents.contains("lab-1") && agents.contains("connected"), "{agents}");
+    assert!(agents.contains("lab-1") && agents.contains("badge ready"), "{agents}");
     stage.stop().await;
 }
 
@@ -142,7 +142,7 @@ async fn metrics_follow_what_happens() {
         let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
         line.rsplit_once(' ').unwrap().1.parse().unwrap()
     };
-    assert_eq!(value("pgsoak_fleet_agents{state=\"connected\"}").await, 1.0);
+    assert_eq!(value("pgsoak_fleet_agents{state=\"ready\"}").await, 1.0);
     assert_eq!(value("pgsoak_fleet_slots{state=\"busy\"}").await, 1.0);
     assert_eq!(value("pgsoak_queue_runs{state=\"running\"}").await, 1.0);
     agent

@@ -1,5 +1,6 @@
 //! Schedules over the wire: added, kept over a restart, paused, run by hand, removed.
 
+use crate::pages::get;
 use crate::scripted::{Stage, WORKLOAD, channel, plan};
 use pgsoak_proto::wire;
 use pgsoak_proto::wire::schedules_client::SchedulesClient;
@@ -101,6 +102,17 @@ async fn the_coming_week_is_shown_and_a_pause_holds_it() {
     };
     let paused = client.set_schedule_paused(pause).await.unwrap().into_inner();
     assert!(paused.is_paused && paused.next.is_none());
+    let (_, _, metrics) = get(stage.http(), "/metrics").await;
+    for (begins, is_there) in [
+        ("pgsoak_schedule_paused{schedule=\"night\"} 1", true),
+        ("pgsoak_schedule_absent_runs{schedule=\"night\"} 0", true),
+        ("pgsoak_schedule_next_run_timestamp_seconds{schedule=\"weekend\"} 1", true),
+        ("pgsoak_schedule_next_run_timestamp_seconds{schedule=\"night\"}", false),
+        ("pgsoak_alert_raised_total{kind=\"run_missed\"} 0", true),
+    ] {
+        let found = metrics.lines().any(|line| line.starts_with(begins));
+        assert_eq!(found, is_there, "{begins}: {metrics}");
+    }
     let request = wire::NextTicksRequest { name: "night".to_owned(), for_ms: 86_400_000 };
     let next = client.next_ticks(request).await.unwrap().into_inner();
     assert_eq!(next.ticks[0].note, "paused: the lab moves");
