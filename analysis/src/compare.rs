@@ -11,11 +11,13 @@ mod metrics;
 mod moderated;
 mod rows;
 mod sets;
+mod shown;
 mod verdict_of_rows;
 
 pub use figures::JobFigures;
 pub use metrics::{JobPoint, MetricName};
 pub use sets::{Set, SetComparison, SetRow, Side, compare_sets};
+pub use shown::{FIGURES, figure_words};
 
 use crate::budgets::What;
 use crate::facts::Facts;

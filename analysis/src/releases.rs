@@ -15,8 +15,10 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 mod order;
+mod shown;
 
 pub use order::{release_of, release_order};
+pub use shown::NO_CHANGE;
 
 /// Runs that are looked at one by one; the time that takes grows with their square.
 const MOST_RUNS: usize = 200;

@@ -11,6 +11,7 @@ mod junit;
 mod ledger;
 mod markdown;
 mod memory;
+mod releases;
 mod table;
 mod timed;
 mod tools;
@@ -21,6 +22,7 @@ pub use junit::to_junit;
 pub use ledger::{horizon, ledgers};
 pub use markdown::to_markdown;
 pub use memory::{attributions, captures};
+pub use releases::release_chart;
 pub use table::{Table, budgets, comparisons, environment, findings, holders, jobs, parameters};
 
 pub use tools::{blind_spots, suppressions, unseen};

@@ -4,12 +4,15 @@
 //! escapes; styles and the one script come from this binary, and the policy of every answer allows nothing from elsewhere.
 
 mod agents;
+mod compare;
 mod files;
 mod health;
 mod metrics;
 mod page;
 mod run;
 mod runs;
+mod schedules;
+mod trend;
 
 use crate::rpc::server::Services;
 use axum::{
@@ -68,6 +71,9 @@ impl Web {
             .route("/runs/{run}/{report}", get(files::report))
             .route("/runs/{run}/artifacts/{job}/{attempt}/{name}", get(files::artifact))
             .route("/agents", get(agents::agents))
+            .route("/schedules", get(schedules::schedules))
+            .route("/trend", get(trend::trend))
+            .route("/compare", get(compare::compare))
             .route("/metrics", get(metrics::metrics))
             .route("/healthz", get(health::healthz))
             .route("/readyz", get(health::readyz))

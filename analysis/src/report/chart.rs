@@ -15,12 +15,14 @@ const TOP: f64 = 20.0;
 const BOTTOM: f64 = 38.0;
 
 /// What the x axis counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Across {
     /// Operations of one session.
     Operations,
     /// Seconds since the attempt started.
     Seconds,
+    /// Releases by their place: 0, 1, 2, …; their names.
+    Releases(Vec<String>),
 }
 
 /// A stretch of x, shaded from top to bottom.
@@ -147,13 +149,20 @@ impl Chart {
             );
         }
         let (scale, unit) = self.across.unit(frame.x.1);
-        for tick in ticks((frame.x.0 / scale, frame.x.1 / scale), 7) {
+        for (tick, name) in self.across.ticks((frame.x.0 / scale, frame.x.1 / scale)) {
             let x = frame.x(tick * scale);
+            // What is long stays on the drawing.
+            let half = 2.8 * crate::stats::count(name.chars().count());
+            let anchor = match x {
+                x if x + half > WIDTH => "end",
+                x if x < half => "start",
+                _ => "middle",
+            };
             let _ = writeln!(
                 svg,
-                "<path class=\"axis\" d=\"M{x:.1} {floor}v4\"/><text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                "<path class=\"axis\" d=\"M{x:.1} {floor}v4\"/><text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
                 floor + 16.0,
-                short(tick)
+                escaped(&name)
             );
         }
         let _ = writeln!(
@@ -202,8 +211,12 @@ impl Chart {
         if !(x.0 < x.1 && y.0 <= y.1) {
             return None;
         }
-        // Never so close that pages look like mountains.
-        let room = (0.06 * (y.1 - y.0)).max(0.5 * (65_536.0 - (y.1 - y.0)).max(0.0)).max(1.0);
+        let room = match self.across {
+            // Figures of any size, down to bytes per operation: so close that a change of a twentieth is seen.
+            Across::Releases(_) => (0.06 * (y.1 - y.0)).max(0.1 * y.1.abs()).max(1.0),
+            // Never so close that pages look like mountains.
+            _ => (0.06 * (y.1 - y.0)).max(0.5 * (65_536.0 - (y.1 - y.0)).max(0.0)).max(1.0),
+        };
         let low = if y.0 >= 0.0 { (y.0 - room).max(0.0) } else { y.0 - room };
         Some(Frame { x, y: (low, y.1 + room) })
     }
@@ -211,8 +224,9 @@ impl Chart {
 
 impl Across {
     /// What x is divided by, and what it is then called.
-    fn unit(self, most: f64) -> (f64, &'static str) {
+    fn unit(&self, most: f64) -> (f64, &'static str) {
         match self {
+            Self::Releases(_) => (1.0, "releases"),
             Self::Operations if most >= 2e6 => (1e6, "million operations of a session"),
             Self::Operations if most >= 10e3 => (1e3, "thousand operations of a session"),
             Self::Operations => (1.0, "operations of a session"),
@@ -221,6 +235,35 @@ impl Across {
             Self::Seconds if most >= 180.0 => (60.0, "minutes since the start"),
             Self::Seconds => (1.0, "seconds since the start"),
         }
+    }
+
+    /// Where the axis is marked, in its unit, and with what.
+    fn ticks(&self, range: (f64, f64)) -> Vec<(f64, String)> {
+        let Self::Releases(names) = self else {
+            return ticks(range, 7).into_iter().map(|tick| (tick, short(tick))).collect();
+        };
+        // Of many every second, third, …: names of 10 px letters have room beside each other.
+        let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        let room =
+            (WIDTH - LEFT - RIGHT) / (6.2 * crate::stats::count(longest.clamp(1, LONGEST)) + 8.0);
+        let every = (1..=names.len())
+            .find(|every| crate::stats::count(names.len().div_ceil(*every)) <= room.max(2.0));
+        let places = names.iter().enumerate().step_by(every.unwrap_or(1));
+        places.map(|(at, name)| (crate::stats::count(at), ended(name))).collect()
+    }
+}
+
+/// Most letters of a name under the axis.
+const LONGEST: usize = 14;
+
+/// The end of a name: releases differ there.
+fn ended(name: &str) -> String {
+    match name.chars().count() {
+        length if length > LONGEST => {
+            let end: String = name.chars().skip(length - (LONGEST - 1)).collect();
+            format!("…{end}")
+        }
+        _ => name.to_owned(),
     }
 }
 

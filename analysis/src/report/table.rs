@@ -189,9 +189,7 @@ fn comparison_row(row: &Comparison) -> Vec<String> {
     };
     let answer = match row.answer {
         Compared::Worse => "WORSE",
-        Compared::Better => "better",
-        Compared::Same => "same",
-        Compared::CantTell => "can't tell",
+        other => other.label(),
     };
     let answer = match row.message.is_empty() {
         true => answer.to_owned(),

@@ -26,19 +26,6 @@ pub fn duration(value: Duration) -> String {
     }
 }
 
-/// What a figure of a comparison or a trend is; one that has no words of its own as programs call it.
-pub fn figure(what: &str) -> &str {
-    match what {
-        "bytes_per_operation" => "per operation",
-        "bytes_per_second" => "per second",
-        "lost_bytes_per_operation" => "lost per operation",
-        "kept_bytes_per_operation" => "kept per operation",
-        "growth" => "growth at rest",
-        "residual" => "left after the drop",
-        other => other,
-    }
-}
-
 /// A wall time in the local time zone, to the second; empty for 0.
 pub fn time(unix_us: u64) -> String {
     i64::try_from(unix_us)

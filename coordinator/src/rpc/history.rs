@@ -7,11 +7,9 @@ use crate::domain::time::UnixUs;
 use crate::engine::{comparing, retention};
 use crate::rpc::server::Services;
 use crate::rpc::status::OrStatus as _;
-use crate::rpc::{control, signatures, trend, view};
+use crate::rpc::{compare, control, signatures, trend, view};
 use crate::store::catalogue::Batch;
-use pgsoak_analysis::compare::Set;
 use pgsoak_proto::id::RunId;
-use pgsoak_proto::job::InvalidBuild;
 use pgsoak_proto::wire;
 use pgsoak_proto::wire::history_server::History;
 use std::time::Duration;
@@ -20,8 +18,6 @@ use tonic::{Request, Response, Status};
 /// Runs in a page that asks for none in particular.
 const PAGE: usize = 50;
 const MAX_PAGE: usize = 1_000;
-/// Runs of a build in a comparison that asks for none in particular.
-const COMPARED: usize = 20;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -68,29 +64,6 @@ impl HistoryService {
                 why: chosen.why,
             }),
         })
-    }
-
-    /// The side of a comparison that somebody means.
-    async fn side(&self, name: &str, plan: &str, most_runs: usize) -> Result<Set, Status> {
-        let store = &self.services.store;
-        match self.baseline_named(name).await? {
-            BaselineOf::Build(build) => {
-                comparing::set_of_build(store, &build, plan, most_runs).await.or_status()
-            }
-            BaselineOf::Run(run) => comparing::set_of_run(store, run).await.or_status(),
-        }
-    }
-
-    /// A run or a build, as people write it.
-    async fn baseline_named(&self, name: &str) -> Result<BaselineOf, Status> {
-        let is_build =
-            name.contains('@') || name.contains(':') || name == "system" || name == "vanilla";
-        if !is_build {
-            return self.find(name).await.map(BaselineOf::Run);
-        }
-        name.parse()
-            .map(BaselineOf::Build)
-            .map_err(|error: InvalidBuild| Status::invalid_argument(error.to_string()))
     }
 
     async fn list_of_baselines(&self) -> Result<Response<wire::ListBaselinesResponse>, Status> {
@@ -281,7 +254,7 @@ impl History for HistoryService {
     ) -> Result<Response<wire::CompareRunsResponse>, Status> {
         let wire::CompareRunsRequest { before, after, limit, plan } = request.into_inner();
         let most_runs = match usize::try_from(limit) {
-            Ok(0) => COMPARED,
+            Ok(0) => compare::COMPARED,
             Ok(limit) if limit <= MAX_PAGE => limit,
             _ => {
                 return Err(Status::invalid_argument(format!(
@@ -289,9 +262,8 @@ impl History for HistoryService {
                 )));
             }
         };
-        let before = self.side(&before, &plan, most_runs).await?;
-        let after = self.side(&after, &plan, most_runs).await?;
-        let found = comparing::compare(&self.services.store, before, after).await.or_status()?;
+        let sides = (before.as_str(), after.as_str());
+        let found = compare::compare(&self.services, sides, &plan, most_runs).await?;
         let json =
             serde_json::to_string(&found).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(wire::CompareRunsResponse { json }))
@@ -307,9 +279,9 @@ impl History for HistoryService {
             return Err(Status::invalid_argument("a baseline needs a reason"));
         }
         let Remark { at, text: reason } = self.remark(reason)?;
-        let of = self.baseline_named(&target).await?;
+        let of = compare::named(&self.services, &target).await?;
         // What is not there, or cannot be compared with, is refused now and not in the night.
-        self.side(&target, "", 1).await?;
+        compare::side(&self.services, &target, "", 1).await?;
         let mut batch = Batch::default();
         batch.baseline(&Baseline { plan, of, reason, set_at: at });
         self.services.store.commit(batch).await.or_status()?;

@@ -55,14 +55,8 @@ impl SchedulesService {
         self.services.engine.wall()
     }
 
-    async fn all(&self) -> Result<Vec<ScheduleRecord>, Status> {
-        self.services.engine.schedules().await.or_status()
-    }
-
     async fn named(&self, name: String) -> Result<ScheduleRecord, Status> {
-        let found = self.all().await?.into_iter().find(|record| record.name == name);
-        found
-            .ok_or_else(|| ScheduleRefused::Unknown(name.chars().take(100).collect()).into_status())
+        named(&self.services, name).await
     }
 }
 
@@ -71,6 +65,33 @@ pub(crate) async fn list(services: &Services) -> Result<Vec<wire::ScheduleView>,
     let now = services.engine.wall();
     let records = services.engine.schedules().await.or_status()?;
     Ok(records.iter().map(|record| view(record, now, false)).collect())
+}
+
+async fn named(services: &Services, name: String) -> Result<ScheduleRecord, Status> {
+    let all = services.engine.schedules().await.or_status()?;
+    all.into_iter()
+        .find(|record| record.name == name)
+        .ok_or_else(|| ScheduleRefused::Unknown(name.chars().take(100).collect()).into_status())
+}
+
+/// Coming times of one schedule, or of all, the next first.
+pub(crate) async fn coming(
+    services: &Services,
+    name: Option<String>,
+    length: Duration,
+    most: usize,
+) -> Result<wire::NextTicksResponse, Status> {
+    let records = match name {
+        None => services.engine.schedules().await.or_status()?,
+        Some(name) => vec![named(services, name).await?],
+    };
+    let now = services.engine.wall();
+    let mut ticks: Vec<wire::Tick> =
+        records.iter().flat_map(|record| upcoming(record, now, length, most + 1)).collect();
+    ticks.sort_by(|a, b| (a.due_unix_us, &a.name).cmp(&(b.due_unix_us, &b.name)));
+    let has_more = ticks.len() > most;
+    ticks.truncate(most);
+    Ok(wire::NextTicksResponse { ticks, has_more })
 }
 
 // === wire to checked ===
@@ -296,19 +317,8 @@ impl Schedules for SchedulesService {
             0 => WEEK,
             ms => Duration::from_millis(ms).min(FARTHEST),
         };
-        let records = match name.is_empty() {
-            true => self.all().await?,
-            false => vec![self.named(name).await?],
-        };
-        let now = self.wall();
-        let mut ticks: Vec<wire::Tick> = records
-            .iter()
-            .flat_map(|record| upcoming(record, now, length, MOST_TICKS + 1))
-            .collect();
-        ticks.sort_by(|a, b| (a.due_unix_us, &a.name).cmp(&(b.due_unix_us, &b.name)));
-        let has_more = ticks.len() > MOST_TICKS;
-        ticks.truncate(MOST_TICKS);
-        Ok(Response::new(wire::NextTicksResponse { ticks, has_more }))
+        let name = (!name.is_empty()).then_some(name);
+        coming(&self.services, name, length, MOST_TICKS).await.map(Response::new)
     }
 
     async fn list_alerts(

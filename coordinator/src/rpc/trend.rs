@@ -2,18 +2,30 @@
 
 use crate::rpc::server::Services;
 use crate::rpc::status::{OrStatus as _, cut};
-use pgsoak_analysis::releases::{Wanted, over_releases};
+use pgsoak_analysis::releases::{ReleaseTrend, Wanted, over_releases};
 use pgsoak_proto::job::Tool;
 use pgsoak_proto::wire;
 use tonic::Status;
 
-const TOOLS: [Tool; 4] = [Tool::Plain, Tool::Memcheck, Tool::Massif, Tool::Heaptrack];
+/// Every tool, as requests name them.
+pub(crate) const TOOLS: [Tool; 4] = [Tool::Plain, Tool::Memcheck, Tool::Massif, Tool::Heaptrack];
 
-/// The trend.
+/// The trend, for programs.
 pub(super) async fn trend(
     services: &Services,
     request: wire::GetTrendRequest,
 ) -> Result<wire::GetTrendResponse, Status> {
+    let found = found(services, request).await?;
+    let json =
+        serde_json::to_string(&found).map_err(|error| Status::internal(error.to_string()))?;
+    Ok(wire::GetTrendResponse { json })
+}
+
+/// The trend.
+pub(crate) async fn found(
+    services: &Services,
+    request: wire::GetTrendRequest,
+) -> Result<ReleaseTrend, Status> {
     let wire::GetTrendRequest {
         workload,
         what,
@@ -48,12 +60,7 @@ pub(super) async fn trend(
     }
     runs.retain(|run| run.at_unix_us >= since_unix_us);
     let wanted = Wanted { what, phases, tool, agents, extension, postgres };
-    let made = crate::blocking::spawn(move || {
-        serde_json::to_string(&over_releases(&workload, &runs, &wanted))
-    });
-    let json = made
+    crate::blocking::spawn(move || over_releases(&workload, &runs, &wanted))
         .await
-        .map_err(|error| Status::internal(format!("the trend broke off: {error}")))?
-        .map_err(|error| Status::internal(error.to_string()))?;
-    Ok(wire::GetTrendResponse { json })
+        .map_err(|error| Status::internal(format!("the trend broke off: {error}")))
 }

@@ -18,7 +18,13 @@ pub(super) struct Trouble {
 
 /// A whole page. `at` is the part of the navigation that it belongs to.
 pub(super) fn page(title: &str, at: &str, content: &Markup) -> Html<String> {
-    let parts = [("/runs", "Runs"), ("/agents", "Agents")];
+    let parts = [
+        ("/runs", "Runs"),
+        ("/agents", "Agents"),
+        ("/schedules", "Schedules"),
+        ("/trend", "Trend"),
+        ("/compare", "Compare"),
+    ];
     let markup = html! {
         (DOCTYPE)
         html lang="en" {
@@ -44,6 +50,17 @@ pub(super) fn page(title: &str, at: &str, content: &Markup) -> Html<String> {
         }
     };
     Html(markup.into_string())
+}
+
+/// Most characters of one argument.
+const MOST: usize = 200;
+
+/// What somebody typed is no book.
+pub(super) fn not_too_long(fields: &[(&str, &str)]) -> Result<(), Trouble> {
+    match fields.iter().find(|(_, text)| text.chars().count() > MOST) {
+        Some((name, _)) => Err(Trouble::bad(format!("'{name}' is longer than {MOST} characters"))),
+        None => Ok(()),
+    }
 }
 
 /// A verdict or a state as a coloured word.

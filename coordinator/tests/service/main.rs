@@ -12,6 +12,7 @@ mod cancel;
 mod crash;
 mod fleet;
 mod history;
+mod history_pages;
 mod leases;
 mod looks;
 mod notices;
