@@ -13,7 +13,7 @@ const MOST_PAIRS: usize = 30;
 /// Pairs of jobs that did the same work and as much of it as `like`. No job is in two pairs, so that they are independent; the runs in
 /// `compared` are left out, whose difference is the question.
 pub(super) fn equal_pairs<'a>(
-    earlier: &'a [JobFigures],
+    earlier: impl IntoIterator<Item = &'a JobFigures>,
     like: &JobFigures,
     compared: &BTreeSet<RunId>,
 ) -> Vec<EqualPair<'a>> {
@@ -25,7 +25,7 @@ pub(super) fn equal_pairs<'a>(
                 == (like.work.as_str(), like.length.as_str())
             && !compared.contains(&job.run)
     };
-    for job in earlier.iter().filter(is_alike) {
+    for job in earlier.into_iter().filter(is_alike) {
         by_host.entry((&job.agent, &job.build)).or_default().push(job);
     }
     let mut pairs: Vec<EqualPair<'a>> = Vec::new();

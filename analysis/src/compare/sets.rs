@@ -128,12 +128,21 @@ pub fn compare_sets(before: &Set, after: &Set, earlier: &[JobFigures]) -> SetCom
         rows.extend(outcome(workload, tool, before, after));
         match Match::of(workload, tool, before, after) {
             Ok(mut found) => {
-                if let Some(like) = found.after.last() {
+                if let Some(like) = found.after.last().copied() {
                     found.equals = equal_pairs(earlier, like, &compared);
+                    if let [_] = found.pairs.as_slice() {
+                        // One side has many runs, the other one: how they differ among themselves says nothing of the difference of the
+                        // sides, and the mean of many moves less than one. (Of several pairs their own differences tell it already.)
+                        let none = BTreeSet::new();
+                        for side in [&found.before, &found.after] {
+                            let within = equal_pairs(side.iter().copied(), like, &none);
+                            found.equals.extend(within);
+                        }
+                    }
                 }
                 if !found.equals.is_empty() {
                     notes.push(format!(
-                        "{workload} ({tool}): what runs of one build differ by is known from {} earlier pairs",
+                        "{workload} ({tool}): what runs of one build differ by is known from {} pairs",
                         found.equals.len()
                     ));
                 }

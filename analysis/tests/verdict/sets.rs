@@ -133,7 +133,7 @@ fn earlier_runs_of_equal_builds_let_one_pair_decide() {
     let quiet = earlier(0.02, 6);
     let (answer, found) = compared(20.1, &quiet);
     assert_eq!((answer, found.answer), (Compared::Same, Compared::Same), "{found:#?}");
-    let told = "what runs of one build differ by is known from 6 earlier pairs";
+    let told = "what runs of one build differ by is known from 6 pairs";
     assert!(found.notes.iter().any(|note| note.contains(told)), "{:?}", found.notes);
     assert_eq!(compared(23.0, &quiet).0, Compared::Worse);
     // Too few of them, or runs that differ by a tenth: it cannot.
@@ -153,6 +153,11 @@ fn earlier_runs_of_equal_builds_let_one_pair_decide() {
     let replicas: Vec<JobFigures> =
         (0..12).map(|_| JobFigures::of(&holding(20.0, 9, "a"))).collect();
     assert_eq!(compared(20.1, &replicas).0, Compared::CantTell);
+    // Nightly runs against one run of the release before: how they differ among themselves is known.
+    let nights = (0..7).map(|at| holding(23.0, 50 + at, "a"));
+    let found = compare_sets(&set("old", [holding(20.0, 1, "a")]), &set("new", nights));
+    let line = row(&found, "level", "worker backends");
+    assert_eq!((line.answer, line.pairs), (Compared::Worse, 1), "{found:#?}");
     // The order in which they are given changes nothing.
     let mut turned = quiet.clone();
     turned.reverse();
