@@ -234,6 +234,11 @@ impl Tooling {
         Ok(self.reports()?.into_keys().collect())
     }
 
+    /// Massif counts pages that are mapped, not blocks that malloc gives out.
+    pub fn counts_pages(&self) -> bool {
+        matches!(self.kind, Kind::Massif { pages_as_heap: true, .. })
+    }
+
     /// What the tool wrote for each process, by pid. Complete once the server has stopped.
     ///
     /// # Errors

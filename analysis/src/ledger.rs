@@ -290,7 +290,7 @@ fn proof_of_life(job: &JobEvidence, floor: f64, entries: &mut Vec<Entry>) {
         Verdict::Inconclusive,
         "proof of life",
         format!(
-            "{} shows an allocation that every backend makes (a memory context's block) in {} of {} sessions: of the others it says \
+            "{} shows an allocation that every backend makes (a memory context's block; where pages are counted, a mapped library) in {} of {} sessions: of the others it says \
              nothing, so nothing that it did not find counts.",
             job.spec.tool, proof.shown, proof.sessions
         ),

@@ -75,7 +75,7 @@ pub fn profiles(
     for life in lives.values() {
         let Some(file) = reports.get(&life.who.pid) else { continue };
         let read = match tooling.tool {
-            Tool::Massif => of_massif(file, life, instruments),
+            Tool::Massif => of_massif(file, life, instruments, tooling.counts_pages()),
             _ => of_heaptrack(file, life, instruments, &mut symbols),
         };
         match read {
@@ -133,6 +133,11 @@ fn makes_contexts(function: &str) -> bool {
         .any(|start| function.starts_with(start))
 }
 
+/// A function of the dynamic loader: every process has its program and libraries mapped.
+fn maps_programs(function: &str) -> bool {
+    function == "dl_main" || function.starts_with("_dl_")
+}
+
 /// With names in it: the raw file alone cannot be read any more when the tree is gone.
 fn leave_whole(digest: &HeapDigest, to: &PathBuf) -> io::Result<()> {
     let whole = HeapDigest {
@@ -152,12 +157,16 @@ fn of_massif(
     file: &Path,
     life: &Life,
     instruments: Option<&Instruments>,
+    counts_pages: bool,
 ) -> Result<(SiteDigest, bool), String> {
     let text = fs::read(file).map_err(|error| error.to_string())?;
     let map = instruments.map(|known| known.map_of(life.who.pid)).unwrap_or_default();
     let digest = massif::read_with_map(&String::from_utf8_lossy(&text), &map)
         .map_err(|error| error.to_string())?;
     let frames = digest.sites.iter().flat_map(|site| &site.frames);
-    let is_alive = frames.into_iter().any(|frame| makes_contexts(&frame.function));
+    // A session that finds room in pages which the postmaster mapped asks for none itself.
+    let is_alive = frames.into_iter().any(|frame| {
+        makes_contexts(&frame.function) || (counts_pages && maps_programs(&frame.function))
+    });
     Ok((massif::condensed(life.who.process, life.who.session, &digest), is_alive))
 }
