@@ -173,6 +173,12 @@ pub fn is_allocator(frame: &StackFrame) -> bool {
 /// an extension and the server.
 pub fn is_rust_library(function: &str) -> bool {
     let path = function.trim_start_matches(['<', '&', '[', '(']);
+    // A trait of pgrx's for a type of Rust's own; for one of the extension's it is the extension's code.
+    if let Some((of, _)) = path.split_once(" as pgrx::")
+        && !of.contains("::")
+    {
+        return true;
+    }
     [
         "alloc::",
         "core::",
@@ -184,6 +190,8 @@ pub fn is_rust_library(function: &str) -> bool {
         "rustc_",
         "pgrx::",
         "pgrx_pg_sys::",
+        "pg_guard_ffi_boundary",
+        "cee_scape::",
     ]
     .iter()
     .any(|prefix| path.starts_with(prefix))
@@ -219,10 +227,23 @@ pub fn is_dependency(file: &str) -> bool {
     let Some((folder, rest)) = file.split_once('/') else { return is_bindings(file) };
     let version = folder.rsplit('-').next().unwrap_or_default();
     folder == "library"
+        || PGRX_GLUE.contains(&file)
         || rest.starts_with("out/")
         || (version.len() < folder.len()
             && version.starts_with(|first: char| first.is_ascii_digit()))
 }
+
+/// pgrx's ways into PostgreSQL and out of it, which stand in every stack of an extension in Rust. valgrind gives them as from their own
+/// crate's folder, without its name.
+const PGRX_GLUE: [&str; 7] = [
+    "src/submodules/ffi.rs",
+    "src/submodules/panic.rs",
+    "src/submodules/thread_check.rs",
+    "src/spi/client.rs",
+    "src/spi/cursor.rs",
+    "src/spi/query.rs",
+    "src/spi/tuple.rs",
+];
 
 /// `pg18.rs`: pgrx's generated bindings, where a tool gives the file's name alone.
 fn is_bindings(file: &str) -> bool {
@@ -388,6 +409,35 @@ mod tests {
             frame("ExecMakeFunctionResult", "postgres"),
         ];
         assert_eq!(telling_frame(&stack, &image).unwrap().function, "e::cache::insert");
+    }
+
+    #[test]
+    fn the_way_through_pgrx_tells_nothing() {
+        let image = ExtensionImage::new(["pg_tviews"]);
+        let at = |function: &str, file: &str| StackFrame {
+            file: file.to_owned(),
+            ..frame(function, "pg_tviews.so")
+        };
+        // As valgrind gives it: files as from their own crate's folder, inlined functions without their paths.
+        let stack = [
+            frame("malloc", "vgpreload_memcheck-amd64-linux.so"),
+            frame("SPI_prepare_cursor", "postgres"),
+            at("{closure#0}", "pg18.rs"),
+            at(
+                "{closure#0}<*mut pgrx_pg_sys::include::pg18::_SPI_plan, x>",
+                "src/submodules/ffi.rs",
+            ),
+            at("cee_scape::asm_based::call_with_sigsetjmp", "src/asm_based.rs"),
+            at("pg_guard_ffi_boundary<*mut pgrx_pg_sys::include::pg18::_SPI_plan, x>", "ffi.rs"),
+            at("SPI_prepare", "pg18.rs"),
+            at("pgrx::spi::query::prepare", "src/spi/query.rs"),
+            at("<&str as pgrx::spi::query::PreparableQuery>::prepare_mut", "query.rs"),
+            at("prepare_mut<&str>", "src/spi/client.rs"),
+            at("pg_tviews::utils::spi::statement", "src/utils/spi.rs"),
+        ];
+        let told = telling_frame(&stack, &image).unwrap();
+        assert_eq!(told.function, "pg_tviews::utils::spi::statement");
+        assert!(!is_rust_library("<pg_tviews::Cache as pgrx::shmem::PGRXSharedMemory>::grow"));
     }
 
     proptest::proptest! {

@@ -55,7 +55,16 @@ fn a_small_job_leaves_whole_evidence_on(major: u32) {
     let evidence = Job::run(&spec(SMALL, major));
     let ended = evidence.ended();
     assert_eq!((ended.outcome, ended.reason.as_str()), (Outcome::Finished, ""), "{ended:?}");
-    assert!(ended.ticks > 0 && ended.ticks_sampled == ended.ticks, "{ended:?}");
+    // A host with other work misses a tick now and then; each is counted, none is passed over.
+    let missed: u64 = evidence
+        .bodies()
+        .filter_map(|body| match body {
+            Body::Gap(gap) => Some(gap.ticks),
+            _ => None,
+        })
+        .sum();
+    assert_eq!(ended.ticks_sampled + missed, ended.ticks, "{ended:?}");
+    assert!(ended.ticks_sampled > 0, "{ended:?}");
     assert!(ended.process_samples > ended.ticks && ended.runner_cpu_us > 0, "{ended:?}");
 
     let phases: Vec<&str> = evidence
