@@ -88,13 +88,14 @@ async fn a_run_keeps_the_package_it_was_given_whoever_pushes_later() {
 
     stage.stop().await;
     stage.start().await;
+    // At once: the attempt has not begun, and on a busy host its lease would run out meanwhile.
+    agent.connect(&stage.socket(), vec![crate::scripted::held(lease, 0)]).await;
     assert_eq!(pinned(&stage, &run).await.unwrap(), said);
     assert_eq!(pinned(&stage, &later).await.unwrap(), digest::of_bytes(&new));
     assert_eq!(fetched(&stage, &said, 0).await.unwrap(), old);
     assert_eq!(fetched(&stage, &said, 70).await.unwrap(), &old[70..]);
 
     // Over: nobody needs the old one any more.
-    agent.connect(&stage.socket(), vec![crate::scripted::held(lease, 0)]).await;
     agent.evidence(lease, frames(1, 3)).await;
     agent.evidence(lease, vec![ended(4, Outcome::Finished, "")]).await;
     agent.acknowledged(lease, 4).await;
