@@ -74,8 +74,7 @@ pub fn survey(config: &AgentConfig) -> Survey {
 /// Prepares each tool as a job would, in a folder of its own that is removed again.
 fn find_tools(data_dir: &Path, missing: &mut Vec<Missing>) -> Vec<ToolFound> {
     let folder = data_dir.join(format!("capabilities-{}", std::process::id()));
-    let tools = [Tool::Plain, Tool::Memcheck, Tool::Massif, Tool::Heaptrack];
-    let found = tools.into_iter().filter_map(|tool| {
+    let found = Tool::ALL.into_iter().filter_map(|tool| {
         match Tooling::prepare(tool, &folder.join(tool.label())) {
             Ok(tooling) => Some(ToolFound { tool, version: tooling.version }),
             Err(error) => {

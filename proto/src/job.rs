@@ -181,6 +181,9 @@ impl OnLost {
 // === impl Tool ===
 
 impl Tool {
+    /// Every one, in the order in which people are told of them.
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Memcheck, Self::Massif, Self::Heaptrack];
+
     /// The word for it in files, on the wire's pages and in reports.
     pub const fn label(self) -> &'static str {
         match self {

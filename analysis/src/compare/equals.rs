@@ -1,8 +1,7 @@
 //! What runs of one build differ by: pairs of earlier jobs of equal builds on one host.
 
 use crate::compare::figures::JobFigures;
-use pgsoak_proto::id::RunId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Two jobs of one build on one host, in different runs, the earlier first.
 pub(super) type EqualPair<'a> = (&'a JobFigures, &'a JobFigures);
@@ -10,22 +9,16 @@ pub(super) type EqualPair<'a> = (&'a JobFigures, &'a JobFigures);
 /// Pairs that are looked at, the newest: what runs differed by long ago says little.
 const MOST_PAIRS: usize = 30;
 
-/// Pairs of jobs that did the same work and as much of it as `like`. No job is in two pairs, so that they are independent; the runs in
-/// `compared` are left out, whose difference is the question.
-pub(super) fn equal_pairs<'a>(
-    earlier: impl IntoIterator<Item = &'a JobFigures>,
-    like: &JobFigures,
-    compared: &BTreeSet<RunId>,
-) -> Vec<EqualPair<'a>> {
+/// Pairs of jobs that did the same work and as much of it as `like`. No job is in two pairs, so that they are independent.
+pub(super) fn equal_pairs<'a>(jobs: &[&'a JobFigures], like: &JobFigures) -> Vec<EqualPair<'a>> {
     let mut by_host: BTreeMap<(&str, &str), Vec<&JobFigures>> = BTreeMap::new();
     let is_alike = |job: &&JobFigures| {
         job.unsound.is_none()
             && (job.workload.as_str(), job.tool) == (like.workload.as_str(), like.tool)
             && (job.work.as_str(), job.length.as_str())
                 == (like.work.as_str(), like.length.as_str())
-            && !compared.contains(&job.run)
     };
-    for job in earlier.into_iter().filter(is_alike) {
+    for job in jobs.iter().copied().filter(is_alike) {
         by_host.entry((&job.agent, &job.build)).or_default().push(job);
     }
     let mut pairs: Vec<EqualPair<'a>> = Vec::new();

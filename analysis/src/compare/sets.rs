@@ -2,8 +2,9 @@
 //!
 //! The unit is host × run, never the sample: tests on samples call identical releases different in a third of the cases. Units of one host are
 //! paired in the order of their runs, those of hosts that only one side has with each other; of uneven sides the surplus is averaged
-//! in. Levels, amounts and slopes over time need two pairs, or one and three earlier pairs of equal builds. Growth per operation and stacks that lose memory are decided by one pair,
-//! since their interval comes from within the run; what grows more must be a leak by itself to be worse.
+//! in. Levels, amounts and slopes over time need two pairs, or one and three earlier pairs of equal builds. Growth per operation and stacks
+//! that lose memory are decided by one pair, since their interval comes from within the run; what grows more must be a leak by itself to be
+//! worse.
 
 use crate::compare::equals::{EqualPair, equal_pairs};
 use crate::compare::figures::JobFigures;
@@ -123,23 +124,13 @@ pub fn compare_sets(before: &Set, after: &Set, earlier: &[JobFigures]) -> SetCom
         .collect();
     let runs = |set: &Set| set.jobs.iter().map(|job| job.run).collect::<BTreeSet<_>>();
     let compared: BTreeSet<RunId> = runs(before).union(&runs(after)).copied().collect();
+    let others: Vec<&JobFigures> =
+        earlier.iter().filter(|job| !compared.contains(&job.run)).collect();
     let mut rows = Vec::new();
     for (workload, tool) in keys {
         rows.extend(outcome(workload, tool, before, after));
-        match Match::of(workload, tool, before, after) {
-            Ok(mut found) => {
-                if let Some(like) = found.after.last().copied() {
-                    found.equals = equal_pairs(earlier, like, &compared);
-                    if let [_] = found.pairs.as_slice() {
-                        // One side has many runs, the other one: how they differ among themselves says nothing of the difference of the
-                        // sides, and the mean of many moves less than one. (Of several pairs their own differences tell it already.)
-                        let none = BTreeSet::new();
-                        for side in [&found.before, &found.after] {
-                            let within = equal_pairs(side.iter().copied(), like, &none);
-                            found.equals.extend(within);
-                        }
-                    }
-                }
+        match Match::of(workload, tool, before, after, &others) {
+            Ok(found) => {
                 if !found.equals.is_empty() {
                     notes.push(format!(
                         "{workload} ({tool}): what runs of one build differ by is known from {} pairs",
@@ -225,6 +216,7 @@ impl<'a> Match<'a> {
         tool: Tool,
         before: &'a Set,
         after: &'a Set,
+        others: &[&'a JobFigures],
     ) -> Result<Self, &'static str> {
         let sound = |set: &'a Set| -> Vec<&'a JobFigures> {
             let mut jobs: Vec<&JobFigures> = set
@@ -242,7 +234,7 @@ impl<'a> Match<'a> {
             jobs
         };
         let (mut before, after) = (sound(before), sound(after));
-        let Some(last) = after.last() else { return Err("no job after did it soundly") };
+        let Some(last) = after.last().copied() else { return Err("no job after did it soundly") };
         if before.is_empty() {
             return Err("no job before did it soundly");
         }
@@ -257,7 +249,13 @@ impl<'a> Match<'a> {
             before.iter().chain(&after).map(|job| job.length.as_str()).collect();
         let pairs = paired(&before, &after);
         let same_length = lengths.len() == 1;
-        Ok(Self { workload, tool, before, after, pairs, equals: Vec::new(), same_length })
+        let mut equals = equal_pairs(others, last);
+        if pairs.len() == 1 {
+            // One side has many runs, the other one: how they differ among themselves says nothing of the difference of the sides, and
+            // the mean of many moves less than one. (Of several pairs their own differences tell it already.)
+            equals.extend([&before, &after].into_iter().flat_map(|side| equal_pairs(side, last)));
+        }
+        Ok(Self { workload, tool, before, after, pairs, equals, same_length })
     }
 }
 

@@ -39,6 +39,13 @@ pub struct SiteDiff {
     pub leaked_bytes: i64,
 }
 
+impl SiteDiff {
+    /// What sites are ordered by: the size of the difference at the end, then at the peak, bytes.
+    pub fn size(&self) -> (u64, u64) {
+        (self.leaked_bytes.unsigned_abs(), self.peak_bytes.unsigned_abs())
+    }
+}
+
 /// `after` less `before`. Sites are matched by their fingerprints, so a rebuild that moves lines makes no difference; in digests
 /// of older versions, which have none, by their functions.
 pub fn diff(before: &HeapDigest, after: &HeapDigest) -> HeapDiff {
@@ -69,11 +76,7 @@ pub fn diff(before: &HeapDigest, after: &HeapDigest) -> HeapDiff {
             ..differs
         })
         .collect();
-    sites.sort_by(|a, b| {
-        let size =
-            |site: &SiteDiff| (site.leaked_bytes.unsigned_abs(), site.peak_bytes.unsigned_abs());
-        size(b).cmp(&size(a)).then_with(|| a.stack.cmp(&b.stack))
-    });
+    sites.sort_by(|a, b| b.size().cmp(&a.size()).then_with(|| a.stack.cmp(&b.stack)));
     let less = |get: fn(&HeapDigest) -> u64| signed(get(after)) - signed(get(before));
     HeapDiff {
         allocations: less(|d| d.allocations),

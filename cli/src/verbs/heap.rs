@@ -225,9 +225,7 @@ fn shown_sites(found: &HeapDiff) -> Vec<(&[String], SiteDiff)> {
     }
     let mut sums: Vec<_> = sums.into_iter().collect();
     sums.retain(|(_, sum)| [sum.allocations, sum.peak_bytes, sum.leaked_bytes] != [0; 3]);
-    sums.sort_by_key(|(_, sum)| {
-        std::cmp::Reverse((sum.leaked_bytes.unsigned_abs(), sum.peak_bytes.unsigned_abs()))
-    });
+    sums.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.size()));
     sums
 }
 

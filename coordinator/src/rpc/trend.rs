@@ -7,9 +7,6 @@ use pgsoak_proto::job::Tool;
 use pgsoak_proto::wire;
 use tonic::Status;
 
-/// Every tool, as requests name them.
-pub(crate) const TOOLS: [Tool; 4] = [Tool::Plain, Tool::Memcheck, Tool::Massif, Tool::Heaptrack];
-
 /// The trend, for programs.
 pub(super) async fn trend(
     services: &Services,
@@ -38,8 +35,8 @@ pub(crate) async fn found(
     } = request;
     let tool = match tool.as_str() {
         "" => None,
-        word => Some(TOOLS.into_iter().find(|tool| tool.label() == word).ok_or_else(|| {
-            let known = TOOLS.map(Tool::label).join(", ");
+        word => Some(Tool::ALL.into_iter().find(|tool| tool.label() == word).ok_or_else(|| {
+            let known = Tool::ALL.map(Tool::label).join(", ");
             Status::invalid_argument(cut(&format!("tool '{word}' is none of {known}")))
         })?),
     };

@@ -75,7 +75,7 @@ fn form(asked: &Asked, builds: &BTreeSet<String>) -> Markup {
         form.filters.roomy method="get" action="/compare" {
             @for (name, label, value) in fields {
                 label { (label)
-                    input type="text" name=(name) value=(value) maxlength="200" list=[(name != "plan").then_some("builds")];
+                    input type="text" name=(name) value=(value) maxlength=(page::MOST) list=[(name != "plan").then_some("builds")];
                 }
             }
             datalist id="builds" { @for build in builds.iter().rev().take(SUGGESTED) { option value=(build) {} } }

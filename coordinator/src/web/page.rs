@@ -53,7 +53,12 @@ pub(super) fn page(title: &str, at: &str, content: &Markup) -> Html<String> {
 }
 
 /// Most characters of one argument.
-const MOST: usize = 200;
+pub(super) const MOST: usize = 200;
+
+/// A text of a form.
+pub(super) fn field(name: &str, label: &str, value: &str) -> Markup {
+    html! { label { (label) input type="text" name=(name) value=(value) maxlength=(MOST); } }
+}
 
 /// What somebody typed is no book.
 pub(super) fn not_too_long(fields: &[(&str, &str)]) -> Result<(), Trouble> {

@@ -18,8 +18,6 @@ use serde::Deserialize;
 
 /// Runs on one page.
 const PAGE: usize = 50;
-/// Most characters of one filter.
-const MOST: usize = 200;
 
 /// What the URL asks for; empty: everything.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -63,7 +61,7 @@ pub(super) async fn runs(
 
 fn filter(asked: &Asked, now: UnixUs) -> Result<Filter, Trouble> {
     let words = |text: &String| -> Vec<String> {
-        let text: String = text.trim().chars().take(MOST).collect();
+        let text: String = text.trim().chars().take(page::MOST).collect();
         if text.is_empty() { Vec::new() } else { vec![text] }
     };
     let since = match asked.since.trim() {
@@ -82,7 +80,7 @@ fn filter(asked: &Asked, now: UnixUs) -> Result<Filter, Trouble> {
         workloads: words(&asked.workload),
         builds: words(&asked.build),
         agents: words(&asked.agent),
-        text: asked.text.trim().chars().take(MOST).collect(),
+        text: asked.text.trim().chars().take(page::MOST).collect(),
         ..Filter::default()
     })
 }
@@ -108,7 +106,7 @@ fn form(asked: &Asked) -> Markup {
                 }
             }
             @for (name, label, value) in fields {
-                label { (label) input type="text" name=(name) value=(value) maxlength="200"; }
+                (page::field(name, label, value))
             }
             button type="submit" { "Show" }
             a href="/runs" { "Clear" }

@@ -13,6 +13,7 @@ use pgsoak_analysis::compare::{FIGURES, figure_words};
 use pgsoak_analysis::figures::bytes_text;
 use pgsoak_analysis::releases::{NO_CHANGE, ReleaseFigure, ReleaseSeries, ReleaseTrend};
 use pgsoak_analysis::report::release_chart;
+use pgsoak_proto::job::Tool;
 use pgsoak_proto::wire;
 use serde::Deserialize;
 
@@ -111,11 +112,11 @@ fn form(asked: &Asked, known: &[String]) -> Markup {
             label { "Tool"
                 select name="tool" {
                     option value="" { "any" }
-                    @for tool in trend::TOOLS { option value=(tool.label()) selected[asked.tool == tool.label()] { (tool) } }
+                    @for tool in Tool::ALL { option value=(tool.label()) selected[asked.tool == tool.label()] { (tool) } }
                 }
             }
             @for (name, label, value) in fields {
-                label { (label) input type="text" name=(name) value=(value) maxlength="200"; }
+                (page::field(name, label, value))
             }
             button type="submit" { "Show" }
             a href="/trend" { "Clear" }
@@ -172,7 +173,7 @@ mod tests {
     use pgsoak_analysis::compare::JobPoint;
     use pgsoak_analysis::compare::MetricName;
     use pgsoak_analysis::releases::{RunPoints, Wanted, over_releases};
-    use pgsoak_proto::{id::RunId, job::Arm, job::Tool};
+    use pgsoak_proto::{id::RunId, job::Arm};
 
     #[test]
     fn a_change_is_drawn_and_said_and_names_are_text() {

@@ -43,7 +43,6 @@ const JOB_KEYS: [&str; 18] = [
     "pages_as_heap",
     "escalate",
 ];
-const TOOLS: [Tool; 4] = [Tool::Plain, Tool::Memcheck, Tool::Massif, Tool::Heaptrack];
 
 /// Of a plan that says nothing.
 const PRIORITY: u32 = 50;
@@ -243,14 +242,14 @@ fn tools(entry: &Entry<'_, '_>) -> Option<Vec<Tool>> {
     let mut tools = Vec::with_capacity(texts.len());
     for text in texts {
         let name = text.text()?;
-        match TOOLS.iter().find(|tool| tool.label() == name) {
+        match Tool::ALL.iter().find(|tool| tool.label() == name) {
             Some(tool) if tools.contains(tool) => {
                 text.refuse(format_args!("'{name}' stands in the list twice"));
             }
             Some(tool) => tools.push(*tool),
             None => {
                 let short: String = name.chars().take(40).collect();
-                let hint = hint(name, TOOLS.map(Tool::label));
+                let hint = hint(name, Tool::ALL.map(Tool::label));
                 text.refuse(format_args!("unknown tool '{short}'{hint}"));
                 return None;
             }
