@@ -12,7 +12,7 @@ mod pss;
 mod roster;
 mod thread;
 
-pub use roster::POSTMASTER;
+pub use roster::{POSTMASTER, UNKNOWN};
 
 use crate::probe::{KernelProbe, Probe};
 use pgsoak_proto::evidence::Body;

@@ -61,6 +61,8 @@ pub struct ExitLoss {
     pub processes: usize,
     /// Bytes per operation of all loops; on the way out: per backend.
     pub bytes_per_operation: f64,
+    /// Some process has no report that was read: the rest is more.
+    pub is_lower_bound: bool,
 }
 
 /// What is known of one stack.
@@ -116,6 +118,7 @@ pub fn exits(job: &JobEvidence) -> Vec<ExitLoss> {
         }
     }
     let operations = operations(job);
+    let is_lower_bound = has_unread(job);
     let mut losses: Vec<ExitLoss> = seen
         .into_iter()
         .filter(|((place, _), known)| counts(place, known, operations))
@@ -135,6 +138,7 @@ pub fn exits(job: &JobEvidence) -> Vec<ExitLoss> {
                 blocks: known.blocks,
                 processes: known.processes.len(),
                 bytes_per_operation: bytes(known.bytes) / bytes(over.max(1)),
+                is_lower_bound,
             }
         })
         .collect();
@@ -152,6 +156,16 @@ fn leaves(stack: &[StackFrame]) -> bool {
 
 fn live_blocks(end_bytes: u64, allocations: u64) -> u64 {
     if end_bytes == 0 { 0 } else { allocations }
+}
+
+/// A process of the server has no report, or none with its sites: more came and went than are read one by one.
+fn has_unread(job: &JobEvidence) -> bool {
+    let Some(coverage) = &job.attempt.coverage else { return false };
+    let read = match job.spec.tool {
+        Tool::Heaptrack => u32::try_from(job.attempt.site_digests.len()).unwrap_or(u32::MAX),
+        _ => coverage.processes_seen,
+    };
+    read < coverage.processes_expected
 }
 
 /// Operations of all loops of the job.

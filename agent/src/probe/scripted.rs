@@ -16,6 +16,8 @@ pub struct Script {
     pub readings: VecDeque<Result<ProcessSample, io::ErrorKind>>,
     /// Its children at every look.
     pub children: Vec<u32>,
+    /// It can be opened after its last reading: its parent has not asked yet how it ended.
+    pub lingers: bool,
     /// Its Pss_Anon, KiB; `None`: not to be had.
     pub pss_anon_kib: Option<u64>,
 }
@@ -65,9 +67,12 @@ impl Probe for ScriptedProbe {
     type Process = ScriptedProcess;
 
     fn open(&mut self, pid: u32) -> io::Result<Option<ScriptedProcess>> {
-        let start_time_ticks = self.scripts().get(&pid).map(|script| script.start_time_ticks);
-        let key = start_time_ticks.map(|start_time_ticks| ProcessKey { pid, start_time_ticks });
-        Ok(key.filter(|&key| self.with(key, |_| ()).is_some()).map(ScriptedProcess))
+        let scripts = self.scripts();
+        let script =
+            scripts.get(&pid).filter(|script| script.lingers || !script.readings.is_empty());
+        let key =
+            script.map(|script| ProcessKey { pid, start_time_ticks: script.start_time_ticks });
+        Ok(key.map(ScriptedProcess))
     }
 
     fn key(process: &ScriptedProcess) -> ProcessKey {

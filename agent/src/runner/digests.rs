@@ -4,13 +4,14 @@
 //! the verdict judges by what was seen.
 
 use crate::runner::instruments::Instruments;
-use crate::runner::profiles::profiles;
+use crate::runner::profiles::{MOST_OTHERS, profiles};
 use crate::runner::record::Life;
-use crate::sampler::POSTMASTER;
+use crate::sampler::{POSTMASTER, UNKNOWN};
 use crate::tools::Tooling;
 use pgsoak_analysis::valgrind::{DefinedFunctions, parse_log};
 use pgsoak_proto::evidence::{
-    Body, LeakCheck, LeakKind, LeakRecord, MemcheckErrors, MemcheckExit, ProofOfLife, ToolCoverage,
+    Body, LeakCheck, LeakKind, LeakRecord, MemcheckErrors, MemcheckExit, ProcessAppeared,
+    ProofOfLife, ToolCoverage,
 };
 use pgsoak_proto::job::Tool;
 use std::{
@@ -37,12 +38,18 @@ pub fn digests(
             BTreeSet::new()
         }
     };
+    let (fleeting, left_out) = fleeting(&seen, lives, now);
     let mut frames = Vec::new();
+    for life in &fleeting {
+        frames.push(Body::ProcessAppeared(life.who.clone()));
+        frames.push(Body::ProcessEnded(life.who.process));
+    }
+    let lives: Vec<&Life> = lives.values().chain(&fleeting).collect();
     let mut reports_of_exit: BTreeSet<u32> = BTreeSet::new();
     if let (Some(memcheck), Some(instruments)) = (tooling.memcheck(), instruments) {
         let libraries = own_libraries(tooling);
         let defined = DefinedFunctions::of(libraries.iter().map(PathBuf::as_path));
-        for life in lives.values().filter(|life| seen.contains(&life.who.pid)) {
+        for life in lives.iter().filter(|life| seen.contains(&life.who.pid)) {
             match memcheck.log(life.who.pid) {
                 Ok(text) => {
                     let (found, has_summary) = of_memcheck(&text, life, instruments, &defined);
@@ -57,7 +64,7 @@ pub fn digests(
             }
         }
     }
-    let profiles = profiles(tooling, instruments, lives);
+    let profiles = profiles(tooling, instruments, &lives);
     frames.extend(profiles.digests.into_iter().map(Body::SiteDigest));
     let is_seen = |life: &Life| match tooling.tool {
         Tool::Plain => true,
@@ -67,7 +74,7 @@ pub fn digests(
     // The postmaster is not profiled by heaptrack, on purpose: it starts in what it forks.
     let is_expected =
         |life: &Life| tooling.tool != Tool::Heaptrack || life.who.backend_type != POSTMASTER;
-    let expected: Vec<&Life> = lives.values().filter(|life| is_expected(life)).collect();
+    let expected: Vec<&Life> = lives.iter().copied().filter(|life| is_expected(life)).collect();
     let mut coverage = coverage(&expected, is_seen, now);
     coverage.proof = (tooling.tool != Tool::Plain).then(|| {
         proof(&expected, |life| match tooling.tool {
@@ -79,8 +86,30 @@ pub fn digests(
             Tool::Heaptrack | Tool::Massif => profiles.alive.contains(&life.who.pid),
         })
     });
+    coverage.processes_expected = coverage.processes_expected.saturating_add(left_out);
     frames.push(Body::Coverage(coverage));
     frames
+}
+
+/// Processes that came and went between two looks of the sampler and are known by the tool's reports alone: a short query's parallel workers.
+/// And how many there are beyond [`MOST_OTHERS`].
+fn fleeting(seen: &BTreeSet<u32>, lives: &BTreeMap<u32, Life>, now: Duration) -> (Vec<Life>, u32) {
+    let known: BTreeSet<u32> = lives.values().map(|life| life.who.pid).collect();
+    let first = lives.keys().last().map_or(0, |last| last.saturating_add(1));
+    let mut pids = seen.difference(&known);
+    let fleeting = pids.by_ref().take(MOST_OTHERS).zip(first..).map(|(&pid, process)| Life {
+        who: ProcessAppeared {
+            process,
+            pid,
+            start_time_ticks: 0,
+            backend_type: UNKNOWN.to_owned(),
+            session: None,
+        },
+        appeared_at: now,
+        ended_at: Some(now),
+    });
+    let fleeting = fleeting.collect();
+    (fleeting, u32::try_from(pids.count()).unwrap_or(u32::MAX))
 }
 
 /// The extension's libraries: what was copied into the private tree. What is installed is linked there.
@@ -189,6 +218,21 @@ fn coverage(lives: &[&Life], is_seen: impl Fn(&Life) -> bool, now: Duration) -> 
 mod tests {
     use super::*;
     use pgsoak_proto::evidence::ProcessAppeared;
+
+    #[test]
+    fn who_is_known_by_a_report_alone_gets_a_number_of_its_own() {
+        let lives = BTreeMap::from([life(0, None, 0, None), life(1, Some(0), 10, Some(40))]);
+        let now = Duration::from_secs(1);
+        let (found, left_out) = fleeting(&BTreeSet::from([7, 100, 101, 900]), &lives, now);
+        let told: Vec<(u32, u32)> =
+            found.iter().map(|life| (life.who.process, life.who.pid)).collect();
+        assert_eq!(told, [(2, 7), (3, 900)]);
+        assert!(found.iter().all(|life| life.who.session.is_none()));
+        assert_eq!(left_out, 0);
+        let many: BTreeSet<u32> = (1_000..2_000).collect();
+        let (found, left_out) = fleeting(&many, &lives, now);
+        assert_eq!((found.len(), left_out), (MOST_OTHERS, 500));
+    }
 
     fn life(process: u32, session: Option<u32>, from: u64, to: Option<u64>) -> (u32, Life) {
         let who = ProcessAppeared {

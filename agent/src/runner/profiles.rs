@@ -14,13 +14,13 @@ use pgsoak_proto::chain::chain;
 use pgsoak_proto::evidence::{SiteDigest, SiteMark};
 use pgsoak_proto::job::Tool;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
 
-/// Digests of processes that are no session of the workload.
-const MOST_OTHERS: usize = 500;
+/// Digests of processes that are no session of the workload, and processes that only the tool saw.
+pub(super) const MOST_OTHERS: usize = 500;
 
 /// Sites of a whole digest that is left for keeping.
 const WHOLE_SITES: usize = 4_000;
@@ -54,11 +54,7 @@ pub struct Profiles {
 }
 
 /// Reads the files of heaptrack or massif; nothing under other tools.
-pub fn profiles(
-    tooling: &Tooling,
-    instruments: Option<&Instruments>,
-    lives: &BTreeMap<u32, Life>,
-) -> Profiles {
+pub fn profiles(tooling: &Tooling, instruments: Option<&Instruments>, lives: &[&Life]) -> Profiles {
     let mut profiles = Profiles::default();
     if !matches!(tooling.tool, Tool::Heaptrack | Tool::Massif) {
         return profiles;
@@ -72,7 +68,7 @@ pub fn profiles(
     };
     let mut symbols = SymbolCache::default();
     let mut others = 0;
-    for life in lives.values() {
+    for life in lives {
         let Some(file) = reports.get(&life.who.pid) else { continue };
         let read = match tooling.tool {
             Tool::Massif => of_massif(file, life, instruments, tooling.counts_pages()),

@@ -153,6 +153,7 @@ impl<P: Probe, A: Append> Desk<P, A> {
 
     fn adopt(&mut self, pid: u32, backend_type: &str, session: Option<u32>, now: Duration) {
         match self.probe.open(pid) {
+            Ok(Some(process)) if self.roster.has_left(&process) => {}
             Ok(Some(process)) => {
                 let appeared = self.roster.adopt(process, backend_type, session);
                 self.outbox.send(now, Body::ProcessAppeared(appeared));

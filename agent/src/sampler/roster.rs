@@ -9,7 +9,7 @@ use std::{
 };
 
 /// What a process is called until more is known.
-pub(super) const UNKNOWN: &str = "unknown";
+pub const UNKNOWN: &str = "unknown";
 /// What the first process is called.
 pub const POSTMASTER: &str = "postmaster";
 
@@ -17,8 +17,8 @@ pub const POSTMASTER: &str = "postmaster";
 pub(super) struct Roster<P: Probe> {
     members: BTreeMap<u32, Member<P::Process>>,
     next_number: u32,
-    /// Pids and last uses of those who left last.
-    left: VecDeque<(u32, ProcessUse)>,
+    /// Those who left last.
+    left: VecDeque<(ProcessKey, ProcessUse)>,
 }
 
 /// Those who left that are remembered: a crash names one of the last.
@@ -84,7 +84,7 @@ impl<P: Probe> Roster<P> {
         if self.left.len() >= LEFT {
             self.left.pop_front();
         }
-        self.left.push_back((pid, member.process_use()));
+        self.left.push_back((P::key(&member.process), member.process_use()));
         Some(member.number)
     }
 
@@ -98,6 +98,12 @@ impl<P: Probe> Roster<P> {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Member<P::Process>)> {
         self.members.iter_mut().map(|(&pid, member)| (pid, member))
+    }
+
+    /// It has been taken out already: the kernel lists a process until its parent has asked how it ended.
+    pub(super) fn has_left(&self, process: &P::Process) -> bool {
+        let key = P::key(process);
+        self.left.iter().any(|(left, _)| *left == key)
     }
 
     /// The first process whose pid is above `pid`, going round.
@@ -124,14 +130,8 @@ impl<P: Probe> Roster<P> {
 
     pub(super) fn use_of(&self, pid: u32) -> Option<ProcessUse> {
         let lives = self.members.get(&pid).map(Member::process_use);
-        let left = self.left.iter().rev().filter(|(left, _)| *left == pid).map(|(_, used)| used);
-        // A process that was taken up again while it died was never read: what it was before says more.
-        let mut known = lives.into_iter().chain(left.cloned());
-        let first = known.next()?;
-        if first.peak_anonymous_bytes > 0 {
-            return Some(first);
-        }
-        Some(known.find(|used| used.peak_anonymous_bytes > 0).unwrap_or(first))
+        let left = || self.left.iter().rev().find(|(left, _)| left.pid == pid);
+        lives.or_else(|| left().map(|(_, used)| used.clone()))
     }
 
     pub(super) fn uses(&self) -> Vec<(u32, ProcessUse)> {

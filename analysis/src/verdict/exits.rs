@@ -26,6 +26,7 @@ fn finding(facts: &Facts<'_>, loss: &ExitLoss) -> Finding {
     finding.bytes_per_operation = Some(loss.bytes_per_operation);
     let place = if loss.place.is_empty() { String::new() } else { format!(" ({})", loss.place) };
     let rate = rate_text(loss.bytes_per_operation);
+    let at_least = if loss.is_lower_bound { "at least " } else { "" };
     let all = bytes_text(bytes(loss.bytes));
     let processes = count_text(count(loss.processes));
     finding.message = match &loss.place_of_loss {
@@ -34,7 +35,7 @@ fn finding(facts: &Facts<'_>, loss: &ExitLoss) -> Finding {
             loss.function
         ),
         Where::Process(kind) => format!(
-            "{}{place} loses {rate} per operation in processes that serve no session: {all} in {} blocks, in {}.",
+            "{}{place} loses {at_least}{rate} per operation in processes that serve no session: {all} in {} blocks, in {}.",
             loss.function,
             count_text(bytes(loss.blocks)),
             match (kind.as_str(), loss.processes) {

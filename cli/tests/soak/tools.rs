@@ -17,7 +17,7 @@ build = "pgsoak_faults@1.0"
 control = false
 
 [[job]]
-workload = ["fault_malloc_kept", "fault_malloc_lost", "fault_nothing"]
+workload = ["fault_malloc_kept", "fault_malloc_lost", "fault_nothing", "fault_parallel_lost"]
 tool = "heaptrack"
 scale = 0.2
 [[job]]
@@ -74,6 +74,13 @@ fn sites_are_found(postgres: &str) {
         assert!((bytes - 100.0).abs() < 1.0, "{workload}: {bytes} B");
         assert!(found["message"].as_str().unwrap().contains("pgsoak_faults.c:"), "{found:#}");
     }
+    // A worker for each of 80 queries and for the check before them: most live for less than the time between two samples.
+    let failed: Vec<&Value> = findings(&soaked, "fault_parallel_lost", "heaptrack")
+        .filter(|f| f["verdict"] == "fail")
+        .collect();
+    let [found] = failed[..] else { panic!("{:#}", soaked.json["findings"]) };
+    assert_eq!(found["subject"], "lose_block");
+    assert_eq!(found["bytes_per_operation"], 81.0 * 20_000.0 / 80.0, "{found:#}");
     for found in findings(&soaked, "fault_nothing", "heaptrack") {
         assert_eq!(found["verdict"], "pass", "{found:#}");
     }
@@ -94,7 +101,7 @@ fn sites_are_found(postgres: &str) {
 
     // What is kept can be read again, with names in it, though the server's own tree is gone.
     let whole = kept(dir.path(), |name| name.starts_with("ht.") && name.ends_with(".json.zst"));
-    assert_eq!(whole.len(), 3 * 2, "one for each session: {whole:?}");
+    assert_eq!(whole.len(), 4 * 2, "one for each session: {whole:?}");
     let keeps = whole.iter().any(|file| {
         let top: Value =
             serde_json::from_str(&stdout(&mut pgsoak(&["heap", "top", text(file), "--json"])))

@@ -107,6 +107,21 @@ fn a_pid_that_is_used_again_is_another_process() {
 }
 
 #[test]
+fn a_process_that_has_ended_and_is_still_listed_is_not_another_one() {
+    let probe = ScriptedProbe::default();
+    probe.set(1, Script { children: vec![20], ..script(5, &[100; 9]) });
+    probe.set(20, Script { lingers: true, ..script(9, &[10]) });
+    let (mut desk, frames) = open(&probe, 0.0);
+    for number in 0..4 {
+        tick(&mut desk, number);
+    }
+    let told = told(&frames);
+    let of_it: Vec<&String> = told.iter().filter(|text| !text.starts_with("samples")).collect();
+    assert_eq!(of_it, ["0 is 1 postmaster", "1 is 20 unknown", "1 ended"], "{told:?}");
+    assert_eq!(desk.use_of(20).unwrap().peak_anonymous_bytes, 10 << 10);
+}
+
+#[test]
 fn grandchildren_are_found_in_turn() {
     let probe = ScriptedProbe::default();
     probe.set(1, Script { children: vec![20, 21], ..script(5, &[100; 9]) });
