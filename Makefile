@@ -56,9 +56,9 @@ fuzz:
 	cargo build -p pgsoak-analysis --example fuzz_readers
 	bash -c 'ulimit -v 1500000; exec target/debug/examples/fuzz_readers $${FUZZ_SECONDS:-600} $$FUZZ_SEED'
 
-# 500 fresh seeds of a fleet in virtual time, and a day of twenty hosts. PGSOAK_SEED=N replays one.
+# 500 fresh seeds of a fleet in virtual time, and a day of twenty hosts: ten minutes once it is built, optimised. PGSOAK_SEED=N replays one.
 simulate:
-	PGSOAK_SEEDS=$${PGSOAK_SEEDS:-500} cargo test --workspace --test seeds -- --nocapture --test-threads=1
+	PGSOAK_SEEDS=$${PGSOAK_SEEDS:-500} cargo test --release --workspace --test seeds -- --nocapture --test-threads=1
 
 # The verdict on real servers: planted leaks at 1, 2 and 4 times the limits, ten healthy soaks of two kinds, one build against itself,
 # one release against another. About half an hour.
