@@ -1,7 +1,7 @@
 //! The analysis: pure, no async, no clock, no I/O beyond readers.
 //!
 //! Floors, lowest first: `result` (what programs read), `stats` · `change_points` (a figure over releases), `figures` (for people) · `trend` (growth over time) · `judge` (series
-//! from anywhere) · `stack` (names, fingerprints, owners) · `valgrind`, `heap` (a tool's text to records), `malloc_info`, `context_log`, `suspicion` · `massif` ·
+//! from anywhere) · `stack` (names, fingerprints, owners) · `heap` · `valgrind` (a tool's text to records), `malloc_info`, `context_log`, `suspicion` · `massif` ·
 //! `evidence` (frames to what a verdict reads) · `rounds` · `leaks`, `budgets`, `checks`, `ledger` (one line of evidence each) ·
 //! `captures` (of processes at work) · `attribution` (where memory is) ·
 //! `sites` (heaptrack, massif), `suppressed` · `exits` (what processes lose by their end) · `facts` (all lines of all jobs) ·

@@ -31,7 +31,7 @@ pub struct MassifDigest {
     pub peak_time: u64,
     /// The file ends in the middle.
     pub truncated: bool,
-    /// Sites of the peak snapshot, largest first.
+    /// Sites of the peak snapshot, largest first; where it has no tree, of the largest that has one.
     pub sites: Vec<MassifSite>,
     /// Every snapshot.
     pub series: Vec<MassifPoint>,
@@ -113,7 +113,7 @@ pub fn read_with_map(text: &str, modules: &AddressMap) -> Result<MassifDigest, M
     let mut is_open = false;
     let mut marked = false;
     let mut tree: Vec<Node<'_>> = Vec::new();
-    let mut best: Option<MassifPoint> = None;
+    let mut highest = Highest::default();
     let last = text.lines().count();
     for (index, line) in text.lines().enumerate() {
         let bad = |problem: String| MassifError { line: index + 1, problem };
@@ -124,7 +124,7 @@ pub fn read_with_map(text: &str, modules: &AddressMap) -> Result<MassifDigest, M
             match key {
                 "snapshot" => {
                     if is_open {
-                        close(&mut digest, now, &tree, marked, &mut best, modules);
+                        close(&mut digest, now, &tree, marked, &mut highest, modules);
                     }
                     (now, is_open, marked) = (MassifPoint::default(), true, false);
                     tree.clear();
@@ -163,33 +163,50 @@ pub fn read_with_map(text: &str, modules: &AddressMap) -> Result<MassifDigest, M
     let missing = tree_is_cut(&tree);
     digest.truncated |= missing || !text.ends_with('\n');
     if is_open {
-        close(&mut digest, now, &tree, marked, &mut best, modules);
+        close(&mut digest, now, &tree, marked, &mut highest, modules);
     }
     Ok(digest)
 }
 
-/// A snapshot is over: keeps it, and its tree where it is the peak so far. A marked peak beats unmarked ones of its size.
+/// The snapshots that count so far.
+#[derive(Default)]
+struct Highest {
+    peak: Option<MassifPoint>,
+    /// The one whose tree the sites are of.
+    tree: Option<MassifPoint>,
+    is_marked: bool,
+}
+
+/// A snapshot is over: keeps it, and its tree where it is the peak so far. massif marks a peak once it is exceeded by less than a hundredth:
+/// later snapshots that are a little higher have no tree, and do not count.
 fn close(
     digest: &mut MassifDigest,
     now: MassifPoint,
     tree: &[Node<'_>],
     marked: bool,
-    best: &mut Option<MassifPoint>,
+    highest: &mut Highest,
     modules: &AddressMap,
 ) {
     digest.series.push(now);
     let size = |point: &MassifPoint| {
         point.heap_bytes.saturating_add(point.extra_bytes).saturating_add(point.stacks_bytes)
     };
-    let is_higher = best.as_ref().is_none_or(|best| size(&now) > size(best));
-    if is_higher || marked {
-        *best = Some(now);
+    let is_higher = |than: &Option<MassifPoint>| {
+        marked || (!highest.is_marked && than.as_ref().is_none_or(|known| size(&now) > size(known)))
+    };
+    let (is_peak, is_tree) = (is_higher(&highest.peak), is_higher(&highest.tree));
+    if is_peak {
+        highest.peak = Some(now);
         digest.peak_bytes = now.heap_bytes;
         digest.peak_extra_bytes = now.extra_bytes;
         digest.peak_stacks_bytes = now.stacks_bytes;
         digest.peak_time = now.time;
+    }
+    if is_tree && !tree.is_empty() {
+        highest.tree = Some(now);
         digest.sites = sites(tree, modules);
     }
+    highest.is_marked |= marked;
 }
 
 /// `  n2: 50100 0x109154: lose (t.c:3)`
@@ -320,6 +337,18 @@ mod tests {
         assert_eq!(lose.module, "small");
         assert!(!short.series.is_empty());
         assert!(condensed(3, None, &digest).sites.is_empty());
+    }
+
+    #[test]
+    fn later_snapshots_without_a_tree_do_not_hide_the_sites() {
+        let later = "#-----------\nsnapshot=900\n#-----------\ntime=99999999\nmem_heap_B=1129300\nmem_heap_extra_B=99999\nmem_stacks_B=0\nheap_tree=empty\n";
+        let marked = read(&format!("{SMALL}{later}")).unwrap();
+        assert_eq!(marked.peak_bytes, 1_129_231, "the marked one");
+        assert_eq!(marked.sites.len(), read(SMALL).unwrap().sites.len());
+        let unmarked = SMALL.replace("heap_tree=peak", "heap_tree=detailed");
+        let digest = read(&format!("{unmarked}{later}")).unwrap();
+        assert_eq!(digest.peak_bytes, 1_129_300, "the highest");
+        assert_eq!(digest.sites[0].stack, ["main (t.c:6)"], "of the highest with a tree");
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod defined;
 mod lines;
 mod log;
 
-pub use address_map::AddressMap;
+pub use address_map::{AddressMap, Sources};
 pub use defined::DefinedFunctions;
 pub use lines::OPEN_DESCRIPTOR;
 pub(crate) use lines::frame_at;

@@ -33,7 +33,7 @@ use crate::suppressed::suppressed;
 use pgsoak_proto::job::{Arm, Tool};
 
 /// Version of the judging engine; stands in every result, so that a replay knows what it repeats.
-pub const ENGINE: u32 = 4;
+pub const ENGINE: u32 = 5;
 
 /// What of RssAnon a floor can ask at most: pages are no finer.
 const FINEST_OUTSIDE: f64 = 4.0;

@@ -14,7 +14,7 @@ use crate::tools::memcheck::CheckError;
 use crate::workers::failure::WorkError;
 use crate::workers::rest;
 use crate::workers::session::Session;
-use pgsoak_analysis::valgrind::{AddressMap, parse_leak_check};
+use pgsoak_analysis::valgrind::{AddressMap, Sources, parse_leak_check};
 use pgsoak_proto::chain::chain;
 use pgsoak_proto::evidence::{AllocatorUse, LeakCheck, SiteMark};
 use pgsoak_proto::job::Tool;
@@ -36,6 +36,7 @@ pub struct Instruments {
     tooling: Tooling,
     /// Mappings of the processes that were checked, and of the postmaster, which its children inherit.
     maps: Mutex<Maps>,
+    sources: Sources,
     /// Of heaptrack, by pid.
     marks: Mutex<BTreeMap<u32, Marks>>,
 }
@@ -52,7 +53,12 @@ struct Maps {
 impl Instruments {
     /// Of this tool.
     pub fn new(tooling: Tooling) -> Self {
-        Self { tooling, maps: Mutex::default(), marks: Mutex::default() }
+        Self {
+            tooling,
+            maps: Mutex::default(),
+            sources: Sources::default(),
+            marks: Mutex::default(),
+        }
     }
 
     /// Checks a session for leaks; `None` under other tools than memcheck. The first check of a backend only sets the
@@ -74,7 +80,7 @@ impl Instruments {
             .leak_check(pid, check, CHECK_LIMIT)
             .await
             .map_err(|error| of_check(&error, session))?;
-        let map = AddressMap::from_maps(&answer.maps);
+        let map = self.map(&answer.maps);
         let parsed = parse_leak_check(&answer.text, &map);
         {
             let mut maps = self.maps();
@@ -99,7 +105,7 @@ impl Instruments {
     pub fn remember_postmaster(&self, pid: u32) {
         if self.tooling.memcheck().is_some() {
             let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-            self.maps().postmaster = AddressMap::from_maps(&maps);
+            self.maps().postmaster = self.map(&maps);
         }
     }
 
@@ -114,7 +120,7 @@ impl Instruments {
         let pid = session.pid();
         if self.tooling.tool == Tool::Massif {
             let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-            self.maps().checked.insert(pid, (AddressMap::from_maps(&maps), place));
+            self.maps().checked.insert(pid, (self.map(&maps), place));
         }
         let Some(heaptrack) = self.tooling.heaptrack() else { return Ok(()) };
         let file = heaptrack.raw_file(pid);
@@ -150,6 +156,10 @@ impl Instruments {
     pub fn map_of(&self, pid: u32) -> AddressMap {
         let maps = self.maps();
         maps.checked.get(&pid).map_or(&maps.postmaster, |(map, _)| map).clone()
+    }
+
+    fn map(&self, maps: &str) -> AddressMap {
+        AddressMap::from_maps(maps).with_sources(&self.sources)
     }
 
     /// Where in the workload a backend was checked last.

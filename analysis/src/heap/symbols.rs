@@ -7,7 +7,7 @@ use crate::stack;
 use object::Object;
 use std::{
     collections::HashMap,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -28,9 +28,16 @@ pub struct SymbolCache {
     modules: HashMap<String, Symbols>,
 }
 
+impl fmt::Debug for SymbolCache {
+    /// Symbols themselves are too many to show.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.modules.keys()).finish()
+    }
+}
+
 impl SymbolCache {
     /// The frames at `offset` from the base of the module at `path`, innermost first; empty: unknown.
-    pub(super) fn places(&mut self, path: &str, offset: u64) -> Vec<Place> {
+    pub(crate) fn places(&mut self, path: &str, offset: u64) -> Vec<Place> {
         if !self.modules.contains_key(path) {
             self.modules.insert(path.to_owned(), Symbols::of(Path::new(path)));
         }

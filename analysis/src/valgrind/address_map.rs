@@ -1,44 +1,101 @@
-//! Which object an address belongs to, from `/proc/PID/maps`.
+//! Which object an address belongs to, from `/proc/PID/maps`, and in which source file it lies.
+
+use crate::heap::SymbolCache;
+use crate::stack::short_file;
+use pgsoak_proto::evidence::StackFrame;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// Address ranges of mapped files, sorted and without overlap.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct AddressMap {
-    /// Start, end (exclusive), file name without folder.
-    ranges: Vec<(u64, u64, String)>,
+    ranges: Vec<Range>,
+    /// Address that the object's own addresses count from, by path.
+    bases: BTreeMap<String, u64>,
+    sources: Option<Sources>,
 }
+
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Range {
+    start: u64,
+    /// Exclusive.
+    end: u64,
+    /// Of `start` in the file.
+    offset: u64,
+    path: String,
+}
+
+/// Debug information of the objects that were asked about, shared by the maps of one server's processes.
+///
+/// valgrind names a file as its compiler was given it, from the folder of its crate: `src/raw/alloc.rs` may be anybody's. With the whole
+/// path it is told whether the code is the extension's or a crate's that it uses.
+#[derive(Clone, Debug, Default)]
+pub struct Sources(Arc<Mutex<SymbolCache>>);
 
 impl AddressMap {
     /// From the text of `/proc/PID/maps`; lines that are not of that form are passed over. Anonymous mappings are left out.
     pub fn from_maps(text: &str) -> Self {
-        let mut ranges: Vec<(u64, u64, String)> = text.lines().filter_map(range).collect();
+        let mut ranges: Vec<Range> = text.lines().filter_map(range).collect();
         ranges.sort();
-        ranges.dedup_by(|next, kept| next.0 < kept.1);
-        Self { ranges }
+        ranges.dedup_by(|next, kept| next.start < kept.end);
+        let mut bases = BTreeMap::new();
+        for range in &ranges {
+            let base = range.start.saturating_sub(range.offset);
+            // In order of addresses: the first mapping of a file is that of its headers.
+            bases.entry(range.path.clone()).or_insert(base);
+        }
+        Self { ranges, bases, sources: None }
+    }
+
+    /// Looks up the source files of Rust frames in `sources`.
+    #[must_use]
+    pub fn with_sources(self, sources: &Sources) -> Self {
+        Self { sources: Some(sources.clone()), ..self }
     }
 
     /// File name of the object at the address.
     pub fn module_of(&self, address: u64) -> Option<&str> {
-        let after = self.ranges.partition_point(|(start, _, _)| *start <= address);
-        let (_, end, module) = self.ranges.get(after.checked_sub(1)?)?;
-        (address < *end).then_some(module.as_str())
+        self.range_of(address)?.path.rsplit('/').next()
     }
 
     /// Whether nothing is mapped, so that frames with a source line will have no module.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
+
+    /// The source file of a frame at the address, as [`short_file`] has it. `None`: no Rust, or the debug information knows of no such line there.
+    pub(crate) fn source_of(&self, address: u64, frame: &StackFrame) -> Option<String> {
+        let sources = self.sources.as_ref().filter(|_| frame.file.ends_with(".rs"))?;
+        let path = &self.range_of(address)?.path;
+        let offset = address.checked_sub(*self.bases.get(path)?)?;
+        let name = |path: &str| path.rsplit('/').next().map(str::to_owned);
+        let places = sources.0.lock().unwrap_or_else(PoisonError::into_inner).places(path, offset);
+        // Frames that were inlined share an address.
+        places
+            .into_iter()
+            .find(|place| place.line == frame.line && name(&place.file) == name(&frame.file))
+            .map(|place| short_file(&place.file))
+    }
+
+    fn range_of(&self, address: u64) -> Option<&Range> {
+        let after = self.ranges.partition_point(|range| range.start <= address);
+        self.ranges.get(after.checked_sub(1)?).filter(|range| address < range.end)
+    }
 }
 
 /// `00400000-00401000 r-xp 00001000 fe:00 1035 /path/of/a file.so (deleted)`
-fn range(line: &str) -> Option<(u64, u64, String)> {
+fn range(line: &str) -> Option<Range> {
     let (span, rest) = line.split_once(' ')?;
     let (start, end) = span.split_once('-')?;
     let start = u64::from_str_radix(start, 16).ok()?;
     let end = u64::from_str_radix(end, 16).ok()?;
+    let offset = rest.split(' ').nth(1).and_then(|text| u64::from_str_radix(text, 16).ok())?;
     let path = rest.get(rest.find('/')?..)?;
     let path = path.strip_suffix(" (deleted)").unwrap_or(path).trim_end();
-    let name = path.rsplit('/').next()?;
-    (start < end && !name.is_empty()).then(|| (start, end, name.to_owned()))
+    let is_named = !path.ends_with('/');
+    (start < end && is_named).then(|| Range { start, end, offset, path: path.to_owned() })
 }
 
 #[cfg(test)]
@@ -63,6 +120,29 @@ nonsense
         assert_eq!(map.module_of(0x5001234), Some("pg_tviews.so"));
         assert_eq!(map.module_of(0x4a40000), None);
         assert_eq!(map.module_of(0), None);
+    }
+
+    #[test]
+    fn a_line_of_rust_gets_the_path_of_its_source() {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let sources = Sources::default();
+        let map = AddressMap::from_maps(&maps).with_sources(&sources);
+        let address = String::from_utf8_lossy as *const () as u64;
+        let path = &map.range_of(address).unwrap().path;
+        let places = sources.0.lock().unwrap().places(path, address - map.bases[path]);
+        let outermost = places.last().unwrap();
+        let frame =
+            |file: &str, line| StackFrame { file: file.into(), line, ..StackFrame::default() };
+        let of = |frame| map.source_of(address, &frame);
+        // As valgrind has it, without the folder.
+        let told = of(frame("src/string.rs", outermost.line));
+        assert_eq!(told.as_deref(), Some("library/alloc/src/string.rs"), "{places:?}");
+        assert_eq!(of(frame("string.rs", outermost.line + 10_000)), None, "another line");
+        assert_eq!(of(frame("other.rs", outermost.line)), None, "another file");
+        assert_eq!(
+            AddressMap::from_maps(&maps).source_of(address, &frame("string.rs", outermost.line)),
+            None
+        );
     }
 
     proptest::proptest! {

@@ -188,6 +188,9 @@ pub(crate) fn frame_at(address: u64, rest: &str, modules: &AddressMap) -> StackF
     if read.module.is_empty() {
         read.module = modules.module_of(address).unwrap_or_default().to_owned();
     }
+    if let Some(file) = modules.source_of(address, &read) {
+        read.file = file;
+    }
     read
 }
 

@@ -6,7 +6,7 @@
 //! | malloc outside contexts | the extension loses about that much | memcheck's finding, the rounds agree |
 //! | malloc outside contexts | malloc sees none of it | the rounds' finding, as "outside malloc": look for mmap |
 //! | malloc outside contexts | (heaptrack) a site of the extension holds about that much more | the rounds' finding, with the site's stack and exact figure |
-//! | a context | blocks of contexts, asked for by the extension, are kept | the rounds' finding, with memcheck's stack |
+//! | a context | blocks of contexts, asked for by the extension, are kept | the rounds' finding, with memcheck's largest stack and the others summed |
 
 use crate::attribution::OUTSIDE_MALLOC;
 use crate::facts::Facts;
@@ -16,7 +16,10 @@ use crate::rounds::OUTSIDE_CONTEXTS;
 use crate::verdict::findings::Found;
 use crate::verdict::sites;
 use pgsoak_proto::evidence::LeakKind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Functions that are named where many keep memory.
+const MOST_FUNCTIONS: usize = 5;
 
 /// Merges replicas first, then lines of evidence.
 pub(crate) fn combined(found: Vec<Found>, all: &[Facts<'_>]) -> Vec<Finding> {
@@ -108,12 +111,15 @@ fn agreed(mut found: Vec<Found>, all: &[Facts<'_>]) -> Vec<Found> {
             _ => rest.push(found),
         }
     }
+    let mut joined = BTreeSet::new();
     for mut grown in rounds {
-        if !agree(&mut grown.finding, &mut records, all) {
+        if !agree(&mut grown.finding, &mut records, &mut joined, all) {
             sites::agree(&mut grown.finding, &mut rest, all);
             rest.push(grown);
         }
     }
+    let left = records.into_iter().enumerate().filter(|(at, _)| !joined.contains(at));
+    let mut records: Vec<Found> = left.map(|(_, record)| record).collect();
     for record in &mut records {
         sites::confirm(&mut record.finding, &mut rest);
     }
@@ -121,8 +127,14 @@ fn agreed(mut found: Vec<Found>, all: &[Facts<'_>]) -> Vec<Found> {
     rest
 }
 
-/// Joins a finding of rounds with the leak records of its cause; true: it went into one of them.
-fn agree(grown: &mut Finding, records: &mut Vec<Found>, all: &[Facts<'_>]) -> bool {
+/// Joins a finding of rounds with the leak records of its cause; true: it went into one of them. `joined`: places of the records that went into a
+/// finding of rounds.
+fn agree(
+    grown: &mut Finding,
+    records: &mut [Found],
+    joined: &mut BTreeSet<usize>,
+    all: &[Facts<'_>],
+) -> bool {
     let is_outside = grown.subject == OUTSIDE_CONTEXTS;
     if !is_outside && !grown.subject.starts_with("context ") {
         return false;
@@ -164,8 +176,19 @@ fn agree(grown: &mut Finding, records: &mut Vec<Found>, all: &[Facts<'_>]) -> bo
         }
         return is_outside;
     }
-    let record = records.remove(largest).finding;
+    let record = record.finding.clone();
     join(grown, &record);
+    joined.insert(largest);
+    if !is_outside {
+        let others = same.iter().filter(|at| **at != largest);
+        let kept: Vec<(usize, &Finding)> = others
+            .filter_map(|at| Some((*at, records.get(*at)?)))
+            .filter(|(_, other)| other.kind == Some(LeakKind::Reachable))
+            .map(|(at, other)| (at, &other.finding))
+            .collect();
+        joined.extend(kept.iter().map(|(at, _)| *at));
+        grown.message.push_str(&more_stacks(&kept));
+    }
     grown.owner = Owner::Extension;
     if is_outside && same.len() == 1 {
         // malloc's own headers are in RssAnon and not in memcheck's count, which is exact.
@@ -176,6 +199,35 @@ fn agree(grown: &mut Finding, records: &mut Vec<Found>, all: &[Facts<'_>]) -> bo
     grown.stack = record.stack;
     grown.fingerprint = record.fingerprint;
     false
+}
+
+/// What else the extension keeps in blocks of contexts: one cause asks for blocks of many sizes, at many places of the server.
+fn more_stacks(kept: &[(usize, &Finding)]) -> String {
+    let mut by_function: BTreeMap<&str, f64> = BTreeMap::new();
+    for (_, finding) in kept {
+        *by_function.entry(&finding.subject).or_default() +=
+            finding.bytes_per_operation.unwrap_or(0.0);
+    }
+    let mut largest: Vec<(&str, f64)> = by_function.into_iter().collect();
+    largest.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(b.0)));
+    let all: f64 = largest.iter().map(|(_, rate)| rate).sum();
+    let names: Vec<String> = largest
+        .iter()
+        .take(MOST_FUNCTIONS)
+        .map(|(function, rate)| format!("{function} {}", rate_text(*rate)))
+        .collect();
+    match kept.len() {
+        0 => String::new(),
+        1 => format!(
+            " One more stack of the extension keeps blocks of contexts: {}.",
+            names.concat()
+        ),
+        count => format!(
+            " {count} more stacks of the extension keep blocks of contexts, {} per operation: {}.",
+            rate_text(all),
+            names.join(", ")
+        ),
+    }
 }
 
 fn join(into: &mut Finding, other: &Finding) {

@@ -74,6 +74,40 @@ fn kept_memory_fails_only_with_rounds_that_grow_and_both_become_one_finding() {
     assert_eq!(finding.stack[1], "hx_keep (pg_x.so)");
 }
 
+/// Blocks of contexts that the extension asked for, as plans that are kept hold them: of many sizes, at many places of the server.
+#[test]
+fn all_that_is_kept_in_blocks_of_contexts_is_one_finding() {
+    let in_context = |function: &str, through: &str| {
+        let mut frames = stack(function, "pg_x.so");
+        frames.insert(1, stack("AllocSetAllocFromNewBlock", "postgres")[1].clone());
+        frames.insert(2, stack(through, "postgres")[1].clone());
+        frames
+    };
+    let twice = |check: u32| 2 * every_call(check);
+    let records = [
+        (
+            LeakKind::Reachable,
+            in_context("hx_plan", "copyObjectImpl"),
+            every_call as fn(u32) -> u64,
+        ),
+        (LeakKind::Reachable, in_context("hx_plan", "_copyQuery"), twice),
+        (LeakKind::Reachable, in_context("hx_other", "new_list"), every_call),
+    ];
+    let grown = |_worker: u32, round: u32| {
+        let kept = u64::from(round) * OPERATIONS * 400;
+        (pages(BASE + kept), vec![("CachedPlanQuery", 100_000 + kept, 100_000 + kept)])
+    };
+    let result = judged(vec![memcheck(&records), job(Tool::Plain, Arm::Candidate, 1, 20, grown)]);
+    let [finding] = failing(&result)[..] else { panic!("{:#?}", result.findings) };
+    assert_eq!(
+        (finding.subject.as_str(), finding.owner),
+        ("context CachedPlanQuery", Owner::Extension)
+    );
+    let told = "2 more stacks of the extension keep blocks of contexts, 200.0 B per operation: hx_other 100.0 B, hx_plan 100.0 B.";
+    assert!(finding.message.contains(told), "{}", finding.message);
+    assert!(finding.message.contains("hx_plan (hx.c:17) keeps 200.0 B"), "{}", finding.message);
+}
+
 #[test]
 fn growth_that_malloc_does_not_see_is_mmap() {
     let quiet = memcheck(&[(LeakKind::Definite, stack("x", "postgres"), once)]);
