@@ -15,7 +15,8 @@ use crate::evidence::JobEvidence;
 use crate::leaks::image;
 use crate::result::{Holder, Holders, Owner};
 use crate::stack::{
-    ExtensionImage, fingerprint, is_allocator, normal_function, normal_stack, owner, telling_frame,
+    ExtensionImage, allocates_in_contexts, fingerprint, is_allocator, normal_function,
+    normal_stack, owner, telling_frame,
 };
 use crate::stats::bytes;
 use pgsoak_proto::evidence::{AllocationSite, PhaseKind, SiteDigest, StackFrame};
@@ -256,13 +257,7 @@ pub(crate) fn named(frame: Option<&StackFrame>) -> (String, String) {
 
 /// Whether a stack ends in PostgreSQL's own allocation of context blocks.
 pub(crate) fn is_of_contexts(stack: &[StackFrame]) -> bool {
-    stack.iter().take(CONTEXT_DEPTH).any(asks_contexts)
-}
-
-fn asks_contexts(frame: &StackFrame) -> bool {
-    ["AllocSet", "Slab", "Generation", "Bump", "MemoryContext", "palloc", "repalloc"]
-        .iter()
-        .any(|prefix| frame.function.starts_with(prefix))
+    stack.iter().take(CONTEXT_DEPTH).any(|frame| allocates_in_contexts(&frame.function))
 }
 
 /// Who holds most at the peak of the session in which the extension holds most, or whose peak is the highest; `None`: nothing was seen.
@@ -327,7 +322,8 @@ pub fn holders(job: &JobEvidence) -> Option<Holders> {
 
 /// The frame that asked: past allocators, and past the functions that contexts are asked through.
 fn asking_frame(stack: &[StackFrame]) -> Option<&StackFrame> {
-    let last = stack.iter().take(CONTEXT_DEPTH).rposition(asks_contexts);
+    let last =
+        stack.iter().take(CONTEXT_DEPTH).rposition(|frame| allocates_in_contexts(&frame.function));
     let from = last.map_or(0, |last| last + 1);
     let rest = stack.get(from..).unwrap_or_default();
     let is_named = |frame: &&StackFrame| {

@@ -169,6 +169,14 @@ pub fn is_allocator(frame: &StackFrame) -> bool {
     )
 }
 
+/// Whether a function of PostgreSQL's gives out memory of contexts, or takes blocks for them from malloc: `AllocSetAlloc`, `palloc0`. Every backend calls
+/// some before its first statement.
+pub fn allocates_in_contexts(function: &str) -> bool {
+    ["AllocSet", "Slab", "Generation", "Bump", "MemoryContext", "palloc", "repalloc"]
+        .iter()
+        .any(|prefix| function.starts_with(prefix))
+}
+
 /// Whether a normalised name is of Rust's own library (std, alloc, core and what they are built of) or of pgrx, which stands between
 /// an extension and the server.
 pub fn is_rust_library(function: &str) -> bool {

@@ -10,6 +10,7 @@ use pgsoak_analysis::heap;
 use pgsoak_analysis::heap::SymbolCache;
 use pgsoak_analysis::heap::digest::HeapDigest;
 use pgsoak_analysis::massif;
+use pgsoak_analysis::stack::allocates_in_contexts;
 use pgsoak_proto::chain::chain;
 use pgsoak_proto::evidence::{SiteDigest, SiteMark};
 use pgsoak_proto::job::Tool;
@@ -118,15 +119,8 @@ fn of_heaptrack(
     if let Err(error) = leave_whole(&digest, &file.with_extension("json")) {
         tracing::warn!(pid = life.who.pid, %error, "the whole digest is not kept");
     }
-    let is_alive = digest.frames.iter().any(|frame| makes_contexts(&frame.function));
+    let is_alive = digest.frames.iter().any(|frame| allocates_in_contexts(&frame.function));
     Ok((heap::condensed(process, session, &digest, &marks), is_alive))
-}
-
-/// A function of PostgreSQL that takes a block for a memory context from malloc. Every backend calls one before its first statement.
-fn makes_contexts(function: &str) -> bool {
-    ["AllocSet", "MemoryContext", "Generation", "Slab", "Bump", "palloc"]
-        .iter()
-        .any(|start| function.starts_with(start))
 }
 
 /// A function of the dynamic loader: every process has its program and libraries mapped.
@@ -162,7 +156,7 @@ fn of_massif(
     let frames = digest.sites.iter().flat_map(|site| &site.frames);
     // A session that finds room in pages which the postmaster mapped asks for none itself.
     let is_alive = frames.into_iter().any(|frame| {
-        makes_contexts(&frame.function) || (counts_pages && maps_programs(&frame.function))
+        allocates_in_contexts(&frame.function) || (counts_pages && maps_programs(&frame.function))
     });
     Ok((massif::condensed(life.who.process, life.who.session, &digest), is_alive))
 }

@@ -13,6 +13,7 @@ use crate::facts::Facts;
 use crate::figures::rate_text;
 use crate::result::{EvidenceKind, Finding, Owner, Verdict};
 use crate::rounds::OUTSIDE_CONTEXTS;
+use crate::stack::allocates_in_contexts;
 use crate::verdict::findings::Found;
 use crate::verdict::sites;
 use pgsoak_proto::evidence::LeakKind;
@@ -240,11 +241,7 @@ fn join(into: &mut Finding, other: &Finding) {
 
 /// Whether a stack ends in PostgreSQL's own allocation of context blocks.
 fn is_of_contexts(finding: &Finding) -> bool {
-    finding.stack.iter().take(4).any(|line| {
-        ["AllocSet", "Slab", "Generation", "Bump", "MemoryContext", "palloc", "repalloc"]
-            .iter()
-            .any(|prefix| line.starts_with(prefix))
-    })
+    finding.stack.iter().take(4).any(|line| allocates_in_contexts(line))
 }
 
 /// What memcheck and heaptrack of the same workload, build and phase see grow per operation, over all kinds and owners; `None`: neither
