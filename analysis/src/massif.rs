@@ -177,8 +177,8 @@ struct Highest {
     is_marked: bool,
 }
 
-/// A snapshot is over: keeps it, and its tree where it is the peak so far. massif marks a peak once it is exceeded by less than a hundredth:
-/// later snapshots that are a little higher have no tree, and do not count.
+/// A snapshot is over: keeps it, and its tree where it is the peak so far. massif marks no other peak until the marked one
+/// is exceeded by a hundredth: later snapshots that are a little higher have no tree, and do not count.
 fn close(
     digest: &mut MassifDigest,
     now: MassifPoint,

@@ -217,7 +217,6 @@ fn coverage(lives: &[&Life], is_seen: impl Fn(&Life) -> bool, now: Duration) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pgsoak_proto::evidence::ProcessAppeared;
 
     #[test]
     fn who_is_known_by_a_report_alone_gets_a_number_of_its_own() {

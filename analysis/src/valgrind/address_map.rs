@@ -4,7 +4,7 @@ use crate::heap::SymbolCache;
 use crate::stack::short_file;
 use pgsoak_proto::evidence::StackFrame;
 use std::{
-    collections::BTreeMap,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -12,8 +12,6 @@ use std::{
 #[derive(Clone, Debug, Default)]
 pub struct AddressMap {
     ranges: Vec<Range>,
-    /// Address that the object's own addresses count from, by path.
-    bases: BTreeMap<String, u64>,
     sources: Option<Sources>,
 }
 
@@ -40,13 +38,7 @@ impl AddressMap {
         let mut ranges: Vec<Range> = text.lines().filter_map(range).collect();
         ranges.sort();
         ranges.dedup_by(|next, kept| next.start < kept.end);
-        let mut bases = BTreeMap::new();
-        for range in &ranges {
-            let base = range.start.saturating_sub(range.offset);
-            // In order of addresses: the first mapping of a file is that of its headers.
-            bases.entry(range.path.clone()).or_insert(base);
-        }
-        Self { ranges, bases, sources: None }
+        Self { ranges, sources: None }
     }
 
     /// Looks up the source files of Rust frames in `sources`.
@@ -68,15 +60,23 @@ impl AddressMap {
     /// The source file of a frame at the address, as [`short_file`] has it. `None`: no Rust, or the debug information knows of no such line there.
     pub(crate) fn source_of(&self, address: u64, frame: &StackFrame) -> Option<String> {
         let sources = self.sources.as_ref().filter(|_| frame.file.ends_with(".rs"))?;
-        let path = &self.range_of(address)?.path;
-        let offset = address.checked_sub(*self.bases.get(path)?)?;
-        let name = |path: &str| path.rsplit('/').next().map(str::to_owned);
+        let (path, offset) = self.place_of(address)?;
         let places = sources.0.lock().unwrap_or_else(PoisonError::into_inner).places(path, offset);
+        let name = Path::new(&frame.file).file_name();
         // Frames that were inlined share an address.
         places
-            .into_iter()
-            .find(|place| place.line == frame.line && name(&place.file) == name(&frame.file))
+            .iter()
+            .find(|place| place.line == frame.line && Path::new(&place.file).file_name() == name)
             .map(|place| short_file(&place.file))
+    }
+
+    /// The object at the address, and the address as the object's own headers count it.
+    fn place_of(&self, address: u64) -> Option<(&str, u64)> {
+        let path = &self.range_of(address)?.path;
+        // In order of addresses: the first mapping of a file is that of its headers.
+        let first = self.ranges.iter().find(|range| range.path == *path)?;
+        let base = first.start.saturating_sub(first.offset);
+        Some((path, address.checked_sub(base)?))
     }
 
     fn range_of(&self, address: u64) -> Option<&Range> {
@@ -128,8 +128,8 @@ nonsense
         let sources = Sources::default();
         let map = AddressMap::from_maps(&maps).with_sources(&sources);
         let address = String::from_utf8_lossy as *const () as u64;
-        let path = &map.range_of(address).unwrap().path;
-        let places = sources.0.lock().unwrap().places(path, address - map.bases[path]);
+        let (path, offset) = map.place_of(address).unwrap();
+        let places = sources.0.lock().unwrap().places(path, offset);
         let outermost = places.last().unwrap();
         let frame =
             |file: &str, line| StackFrame { file: file.into(), line, ..StackFrame::default() };

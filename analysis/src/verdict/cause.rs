@@ -181,14 +181,14 @@ fn agree(
     join(grown, &record);
     joined.insert(largest);
     if !is_outside {
-        let others = same.iter().filter(|at| **at != largest);
-        let kept: Vec<(usize, &Finding)> = others
-            .filter_map(|at| Some((*at, records.get(*at)?)))
-            .filter(|(_, other)| other.kind == Some(LeakKind::Reachable))
-            .map(|(at, other)| (at, &other.finding))
-            .collect();
-        joined.extend(kept.iter().map(|(at, _)| *at));
-        grown.message.push_str(&more_stacks(&kept));
+        let is_kept = |at: &usize| {
+            *at != largest
+                && records.get(*at).is_some_and(|other| other.kind == Some(LeakKind::Reachable))
+        };
+        let kept: Vec<usize> = same.iter().copied().filter(is_kept).collect();
+        let others = kept.iter().filter_map(|at| Some(&records.get(*at)?.finding));
+        grown.message.push_str(&more_stacks(others));
+        joined.extend(kept);
     }
     grown.owner = Owner::Extension;
     if is_outside && same.len() == 1 {
@@ -203,9 +203,11 @@ fn agree(
 }
 
 /// What else the extension keeps in blocks of contexts: one cause asks for blocks of many sizes, at many places of the server.
-fn more_stacks(kept: &[(usize, &Finding)]) -> String {
+fn more_stacks<'a>(kept: impl Iterator<Item = &'a Finding>) -> String {
+    let mut count = 0_usize;
     let mut by_function: BTreeMap<&str, f64> = BTreeMap::new();
-    for (_, finding) in kept {
+    for finding in kept {
+        count += 1;
         *by_function.entry(&finding.subject).or_default() +=
             finding.bytes_per_operation.unwrap_or(0.0);
     }
@@ -217,13 +219,13 @@ fn more_stacks(kept: &[(usize, &Finding)]) -> String {
         .take(MOST_FUNCTIONS)
         .map(|(function, rate)| format!("{function} {}", rate_text(*rate)))
         .collect();
-    match kept.len() {
+    match count {
         0 => String::new(),
         1 => format!(
             " One more stack of the extension keeps blocks of contexts: {}.",
             names.concat()
         ),
-        count => format!(
+        _ => format!(
             " {count} more stacks of the extension keep blocks of contexts, {} per operation: {}.",
             rate_text(all),
             names.join(", ")
