@@ -168,10 +168,13 @@ fn has_unread(job: &JobEvidence) -> bool {
     read < coverage.processes_expected
 }
 
-/// Operations of all loops of the job.
+/// Operations of all loops of the job. Of a loop that did not come to its end (the server died) the last sample tells how many were done.
 fn operations(job: &JobEvidence) -> u64 {
     let loops = job.attempt.phases.iter().filter(|span| span.started.kind == PhaseKind::Loop);
-    loops.filter_map(|span| span.ended.as_ref()).map(|ended| ended.operations).sum()
+    let is_cut = loops.clone().any(|span| span.ended.is_none());
+    let ended = loops.filter_map(|span| span.ended.as_ref()).map(|ended| ended.operations).sum();
+    let sampled = job.attempt.operations.last().copied().filter(|_| is_cut);
+    sampled.map_or(ended, |sampled| sampled.max(ended))
 }
 
 fn counts(place: &Where, known: &Known<'_>, operations: u64) -> bool {

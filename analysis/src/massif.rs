@@ -103,7 +103,9 @@ pub fn read(text: &str) -> Result<MassifDigest, MassifError> {
 pub fn read_with_map(text: &str, modules: &AddressMap) -> Result<MassifDigest, MassifError> {
     let mut digest = MassifDigest::default();
     if !text.starts_with("desc:") {
-        let shown: String = text.lines().next().unwrap_or_default().chars().take(40).collect();
+        let first = text.lines().next().unwrap_or_default();
+        // Any file may have been named: what it holds must not reach the terminal as it is.
+        let shown: String = first.chars().take(40).flat_map(char::escape_debug).collect();
         return Err(MassifError {
             line: 1,
             problem: format!("it begins with '{shown}', not with 'desc:' as massif's files do"),

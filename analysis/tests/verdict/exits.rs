@@ -65,6 +65,20 @@ fn a_background_worker_that_loses_fails_with_bytes_per_operation() {
 }
 
 #[test]
+fn operations_of_a_loop_that_a_crash_cut_short_are_those_of_the_last_sample() {
+    let mut cut = memcheck();
+    let done = *cut.attempt.operations.last().unwrap();
+    assert!(done > 0);
+    for span in &mut cut.attempt.phases {
+        span.ended = None;
+    }
+    with_worker(&mut cut, 9, done * 2, &stack("hx_worker", "pg_x.so"));
+    let result = judged(vec![cut]);
+    let found = failing(&result).into_iter().find(|f| f.subject == "hx_worker");
+    assert_eq!(found.unwrap().bytes_per_operation, Some(200.0), "100 bytes a block");
+}
+
+#[test]
 fn what_each_worker_loses_once_and_what_is_the_servers_own_does_not_fail() {
     let mut fine = memcheck();
     for process in 10..40 {
